@@ -1,0 +1,1 @@
+"""GTE text embeddings on a CPU, in NumPy."""
