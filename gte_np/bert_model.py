@@ -1,0 +1,200 @@
+"""BertModel: token ids in, hidden states out, in the manner of transformers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gte_np.backend import EncoderOutput, FloatArray, make_encoder
+from gte_np.checkpoint.config import BertConfig, read_config
+from gte_np.checkpoint.hub import resolve_model
+from gte_np.checkpoint.weights import BertWeights, read_weights
+from gte_np.errors import InputError
+from gte_np.reference.encoder import to_float32
+from gte_np.reference.linear import linear
+from gte_np.token_batch import TokenBatch
+
+logger = logging.getLogger("gte_np")
+
+DTYPES = ("float32",)
+
+
+@dataclass(frozen=True)
+class BertOutput:
+    """What BertModel gives for (B, T) token ids; padded positions are zeros in all arrays.
+
+    `last_hidden_state` is (B, T, D) float32. `pooler_output` is (B, D), or None where the checkpoint has no pooler.
+    On request, `hidden_states` holds L + 1 arrays (B, T, D), the embeddings first, and `attentions` holds L arrays
+    (B, H, T, T).
+    """
+
+    last_hidden_state: FloatArray
+    pooler_output: FloatArray | None
+    hidden_states: tuple[FloatArray, ...] | None = None
+    attentions: tuple[FloatArray, ...] | None = None
+
+
+class BertModel:
+    """A BERT encoder with the weights of one checkpoint.
+
+    `config` has its sizes. `backend` is "numpy", "numba", or "auto" for the best one there is.
+    """
+
+    def __init__(
+        self,
+        config: BertConfig,
+        weights: BertWeights,
+        *,
+        backend: str = "auto",
+        dtype: str = "float32",
+        threads: int | None = None,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise InputError(f"expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}.")
+        _check_threads(threads)
+        self.config = config
+        self._encoder = make_encoder(backend, config, weights)
+        self._pooler = None if weights.pooler is None else to_float32(weights.pooler)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        backend: str = "auto",
+        dtype: str = "float32",
+        threads: int | None = None,
+    ) -> BertModel:
+        """Load the encoder of a folder, or of a repository on the hub.
+
+        Raises ModelNotFoundError if it is not there, CheckpointError if its files are damaged, and
+        UnsupportedModelError for another architecture.
+        """
+        folder = resolve_model(
+            name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        return cls.from_folder(folder, backend=backend, dtype=dtype, threads=threads)
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, *, backend: str = "auto", dtype: str = "float32", threads: int | None = None
+    ) -> BertModel:
+        """Load config.json and the weights of a local folder; errors as in `from_pretrained`."""
+        config = read_config(folder)
+        weights = read_weights(folder, config)
+        return cls(config, weights, backend=backend, dtype=dtype, threads=threads)
+
+    def __call__(
+        self,
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+        *,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> BertOutput:
+        """Run the encoder on padded token ids, as transformers' BertModel does.
+
+        All three arrays are (B, T) integers; `attention_mask` is 1 for a token and 0 for padding (all 1 by
+        default), and `token_type_ids` are 0 by default. The texts are packed at once, so padding costs nothing, and
+        what it would compute is not computed: padded positions of the output are zeros. The pooler reads column 0.
+
+        Raises TypeError for arrays of anything but integers, InputError for a wrong shape, for ids outside of the
+        tables, and for more tokens than the model has positions.
+        """
+        ids = _integers(input_ids, "input_ids")
+        mask = np.ones_like(ids) if attention_mask is None else _integers(attention_mask, "attention_mask")
+        types = np.zeros_like(ids) if token_type_ids is None else _integers(token_type_ids, "token_type_ids")
+        if mask.shape != ids.shape or types.shape != ids.shape:
+            raise InputError(
+                f"expected attention_mask and token_type_ids of the shape of input_ids, {ids.shape}, got "
+                f"{mask.shape} and {types.shape}."
+            )
+        if not np.isin(mask, (0, 1)).all():
+            raise InputError("expected attention_mask to hold 1 for a token and 0 for padding, got other values.")
+        self._check_ranges(ids, types)
+        kept = mask == 1  # (B, T)
+        batch = TokenBatch.from_padded(ids, kept, types)  # (B, T) -> N tokens
+        output = self.encode_batch(batch, keep_layers=output_hidden_states or output_attentions)
+        last = _unpack(output.last_hidden_state, kept)
+        return BertOutput(
+            last_hidden_state=last,
+            pooler_output=None if self._pooler is None else np.tanh(linear(last[:, 0], self._pooler, "pooler.dense")),
+            hidden_states=_unpack_layers(output, kept) if output_hidden_states else None,
+            attentions=_unpack_attentions(output, kept) if output_attentions else None,
+        )
+
+    def encode_batch(self, batch: TokenBatch, *, keep_layers: bool = False) -> EncoderOutput:
+        """Run the encoder on packed texts, whose ids must be in range: N tokens -> (N, D)."""
+        return self._encoder(batch, keep_layers=keep_layers)
+
+    def _check_ranges(self, ids: NDArray[np.integer], types: NDArray[np.integer]) -> None:
+        limits = ((ids, "input_ids", self.config.vocab_size), (types, "token_type_ids", self.config.type_vocab_size))
+        for array, name, rows in limits:
+            if array.size and (array.min() < 0 or array.max() >= rows):
+                raise InputError(
+                    f"expected {name} from 0 to {rows - 1}, got {array.min()} to {array.max()}: are they from "
+                    "the tokenizer of this model?"
+                )
+        if ids.shape[1] > self.config.max_position_embeddings:
+            raise InputError(
+                f"expected at most {self.config.max_position_embeddings} tokens, got {ids.shape[1]}: tokenize with "
+                "truncation=True."
+            )
+
+
+def _check_threads(threads: object) -> None:
+    if threads is None:
+        return
+    if isinstance(threads, bool) or not isinstance(threads, int):
+        raise TypeError(f"expected threads to be an int or None, got {type(threads).__name__}.")
+    if threads < 1:
+        raise InputError(f"expected threads to be at least 1, got {threads}.")
+    logger.warning("threads=%d has no effect on NumPy: set OPENBLAS_NUM_THREADS before it is imported.", threads)
+
+
+def _integers(values: ArrayLike, name: str) -> NDArray[np.integer]:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of several lengths
+        raise InputError(f"expected {name} to be (B, T), got rows of several lengths: pad them.") from error
+    if array.dtype.kind not in "iub" and array.size:
+        raise TypeError(f"expected {name} to be integers, got {array.dtype}.")
+    if array.ndim != 2:
+        raise InputError(f"expected {name} to be (B, T), got shape {array.shape}.")
+    return array.astype(np.int64)
+
+
+def _unpack(hidden: FloatArray, kept: NDArray[np.bool_]) -> FloatArray:
+    padded = np.zeros((*kept.shape, hidden.shape[-1]), np.float32)
+    padded[kept] = hidden  # (N, D) -> (B, T, D)
+    return padded
+
+
+def _unpack_layers(output: EncoderOutput, kept: NDArray[np.bool_]) -> tuple[FloatArray, ...]:
+    return tuple(_unpack(hidden, kept) for hidden in output.hidden_states or ())
+
+
+def _unpack_attentions(output: EncoderOutput, kept: NDArray[np.bool_]) -> tuple[FloatArray, ...]:
+    return tuple(_unpack_attention(texts, kept) for texts in output.attentions or ())
+
+
+def _unpack_attention(texts: list[FloatArray], kept: NDArray[np.bool_]) -> FloatArray:
+    heads = texts[0].shape[0] if texts else 0
+    padded = np.zeros((len(kept), heads, kept.shape[1], kept.shape[1]), np.float32)
+    for rows, columns, probabilities in zip(padded, kept, texts, strict=True):
+        rows[:, np.outer(columns, columns)] = probabilities.reshape(heads, -1)  # (H, t, t) -> (H, T, T)
+    return padded

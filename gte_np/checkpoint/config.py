@@ -1,0 +1,93 @@
+"""config.json -> BertConfig, or a refusal by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gte_np.checkpoint.json_file import Fields, read_json_object
+from gte_np.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
+
+REQUIRED_KEYS = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+)
+# What a key must say for this encoder to be the right one; the first value is meant where the key is absent.
+# transformers' BertConfig names the rest of the choices, each a different computation.
+IMPLEMENTED: dict[str, tuple[object, ...]] = {
+    "hidden_act": ("gelu",),
+    "position_embedding_type": ("absolute", None),
+    "is_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "quantization_config": (None,),
+}
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The sizes of a BERT encoder, under the names of transformers' BertConfig."""
+
+    vocab_size: int  # V
+    hidden_size: int  # D
+    num_hidden_layers: int  # L
+    num_attention_heads: int  # H
+    intermediate_size: int  # F
+    max_position_embeddings: int
+    type_vocab_size: int
+    layer_norm_eps: float
+
+    @property
+    def head_size(self) -> int:
+        """K, the size of one attention head: D / H."""
+        return self.hidden_size // self.num_attention_heads
+
+
+def read_config(folder: Path) -> BertConfig:
+    """Read `config.json` of a checkpoint folder.
+
+    Raises ModelNotFoundError where there is none, CheckpointError where keys are missing or of a wrong type,
+    and UnsupportedModelError, which names it, for an architecture that is not implemented.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelNotFoundError(
+            f"{folder}: expected a checkpoint folder with a config.json, found none. "
+            "Give the folder that holds config.json and the weights."
+        )
+    fields = Fields(path, read_json_object(path))
+    _refuse_what_is_not_implemented(fields)
+    config = BertConfig(
+        vocab_size=fields.integer("vocab_size"),
+        hidden_size=fields.integer("hidden_size"),
+        num_hidden_layers=fields.integer("num_hidden_layers", most=1000),  # bounds the table of names
+        num_attention_heads=fields.integer("num_attention_heads"),
+        intermediate_size=fields.integer("intermediate_size"),
+        max_position_embeddings=fields.integer("max_position_embeddings", least=3),
+        type_vocab_size=fields.integer("type_vocab_size", default=2),
+        layer_norm_eps=fields.number("layer_norm_eps", default=1e-12),
+    )
+    if config.hidden_size % config.num_attention_heads:
+        raise CheckpointError(
+            f"{path}: expected num_attention_heads to divide hidden_size, "
+            f"got {config.num_attention_heads} heads and hidden_size {config.hidden_size}."
+        )
+    return config
+
+
+def _refuse_what_is_not_implemented(fields: Fields) -> None:
+    model_type = fields.values.get("model_type")
+    if model_type not in ("bert", None):
+        raise UnsupportedModelError(
+            f"{fields.path}: model_type {model_type!r:.80} is not implemented; gte_np runs BERT encoders "
+            "(model_type 'bert'), such as those that `gte-np models` lists."
+        )
+    missing = [key for key in REQUIRED_KEYS if key not in fields.values]
+    if missing:
+        raise CheckpointError(f"{fields.path}: expected a BERT configuration, missing keys: {', '.join(missing)}.")
+    for key, implemented in IMPLEMENTED.items():
+        fields.expect(key, implemented)

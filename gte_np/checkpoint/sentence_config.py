@@ -1,0 +1,183 @@
+"""What sentence-transformers' files say of a repository: modules, pooling, limits, prompts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gte_np.checkpoint.json_file import Fields, read_json, read_json_object, read_optional_object
+from gte_np.checkpoint.stored_tensor import FLOAT_DTYPES, StoredTensor
+from gte_np.checkpoint.weights import find_weights, is_finite, read_tensors
+from gte_np.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
+from gte_np.modules import ACTIVATIONS, Dense, Module, Normalize
+from gte_np.pooling import POOLING_MODES
+from gte_np.similarity import SIMILARITY_FUNCTIONS
+
+# The booleans of 1_Pooling/config.json before sentence-transformers 6, in the order in which they are joined.
+_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_MODULE_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*|")  # beside modules.json; "" is the repository itself
+_MODULE_TYPE = re.compile(r"sentence_transformers\.([A-Za-z_]+\.)+")
+
+
+@dataclass(frozen=True)
+class SentenceConfig:
+    """How a repository turns hidden states into sentence vectors.
+
+    `pooling_modes` is None where the repository has no pooling files. `max_seq_length` is the smallest limit of the
+    sentence-transformers files, or None.
+    """
+
+    transformer_folder: Path
+    pooling_modes: tuple[str, ...] | None
+    modules: tuple[Module, ...]
+    max_seq_length: int | None
+    do_lower_case: bool
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity_fn_name: str
+
+
+def read_sentence_config(folder: Path) -> SentenceConfig:
+    """Read modules.json and the files that it leads to; a repository may have none of them.
+
+    Raises CheckpointError for damaged files, and UnsupportedModelError, which names it, for a module or an option
+    that is not implemented.
+    """
+    entries = _read_modules_json(folder / "modules.json")
+    transformer = folder / entries[0][1] if entries else folder
+    pooling = [path for kind, path in entries if kind == "Pooling"]
+    limits = Fields(
+        transformer / "sentence_bert_config.json", read_optional_object(transformer / "sentence_bert_config.json")
+    )
+    limits.expect("transformer_task", ("feature-extraction", None))
+    sentence = Fields(
+        folder / "config_sentence_transformers.json",
+        read_optional_object(folder / "config_sentence_transformers.json"),
+    )
+    return SentenceConfig(
+        transformer_folder=transformer,
+        pooling_modes=_read_pooling(folder / pooling[0]) if pooling else None,
+        modules=tuple(_read_module(kind, folder / path) for kind, path in entries[2:]),
+        max_seq_length=limits.integer("max_seq_length", least=3) if limits.values.get("max_seq_length") else None,
+        do_lower_case=limits.boolean("do_lower_case", False),
+        prompts=_read_prompts(sentence),
+        default_prompt_name=_optional_text(sentence, "default_prompt_name"),
+        similarity_fn_name=_read_similarity(sentence),
+    )
+
+
+def _read_modules_json(path: Path) -> list[tuple[str, str]]:
+    """(type, folder) of each module; the first is the Transformer and the second the Pooling."""
+    if not path.is_file():
+        return []
+    content = read_json(path)
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise CheckpointError(f"{path}: expected a list of modules, got {content!r:.80}.")
+    entries = [_read_entry(Fields(path, entry)) for entry in content]
+    kinds = [kind for kind, _ in entries]
+    if kinds[:2] != ["Transformer", "Pooling"] or {"Transformer", "Pooling"} & set(kinds[2:]):
+        raise UnsupportedModelError(
+            f"{path}: expected the modules Transformer, Pooling, then any of Dense and Normalize, "
+            f"got {', '.join(kinds) or 'none'}."
+        )
+    return entries
+
+
+def _read_entry(entry: Fields) -> tuple[str, str]:
+    module_type, path = entry.text("type", ""), entry.text("path", "")
+    package, _, kind = module_type.rpartition(".")
+    if not _MODULE_TYPE.fullmatch(package + ".") or kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
+        raise UnsupportedModelError(
+            f"{entry.path}: module {module_type!r:.120} is not implemented; gte_np implements sentence-transformers' "
+            "Transformer, Pooling, Dense and Normalize."
+        )
+    if not _MODULE_FOLDER.fullmatch(path):
+        raise entry.error("path", "the name of a folder beside modules.json", path)
+    return kind, path
+
+
+def _read_pooling(folder: Path) -> tuple[str, ...]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelNotFoundError(f"{path}: listed in modules.json, but not there. Download it again.")
+    fields = Fields(path, read_json_object(path))
+    fields.expect("include_prompt", (True, None))
+    if "pooling_mode" in fields.values:
+        modes = fields.values["pooling_mode"]
+        modes = [modes] if isinstance(modes, str) else modes
+    else:
+        modes = [mode for flag, mode in _POOLING_FLAGS.items() if fields.boolean(flag, mode == "mean")]
+    if not isinstance(modes, list) or not modes:
+        raise CheckpointError(f"{path}: expected at least one pooling mode, got {modes!r:.80}.")
+    return check_pooling_modes(modes, path)
+
+
+def check_pooling_modes(modes: list[Any], source: object) -> tuple[str, ...]:
+    """Return the modes. Raise UnsupportedModelError, which names the source, for one that is not implemented."""
+    for mode in modes:
+        if mode not in POOLING_MODES:
+            raise UnsupportedModelError(
+                f"{source}: pooling mode {mode!r:.80} is not implemented; gte_np has {', '.join(POOLING_MODES)}."
+            )
+    return tuple(modes)
+
+
+def _read_module(kind: str, folder: Path) -> Module:
+    config = Fields(folder / "config.json", read_optional_object(folder / "config.json"))
+    config.expect("module_input_name", ("sentence_embedding", None))
+    config.expect("module_output_name", ("sentence_embedding", None))
+    return Normalize() if kind == "Normalize" else _read_dense(folder, config)
+
+
+def _read_dense(folder: Path, config: Fields) -> Dense:
+    config.expect("use_residual", (False, None))
+    config.expect("activation_function", tuple(ACTIVATIONS))
+    weights = find_weights(folder)
+    tensors = read_tensors(weights)
+    shape = (config.integer("out_features"), config.integer("in_features"))
+    expected: dict[str, tuple[int, ...]] = {"linear.weight": shape}
+    if config.boolean("bias", True):
+        expected["linear.bias"] = shape[:1]
+    came = {name: tensor.shape for name, tensor in tensors.items()}
+    if came != expected or not all(_is_float(tensor) for tensor in tensors.values()):
+        raise CheckpointError(f"{weights}: expected finite floats {expected}, got {came!r:.300} or other values.")
+    bias = tensors.get("linear.bias")
+    return Dense(
+        weight=tensors["linear.weight"].to_float32(),
+        bias=None if bias is None else bias.to_float32(),
+        activation=config.text("activation_function", "torch.nn.modules.activation.Tanh"),
+    )
+
+
+def _is_float(tensor: StoredTensor) -> bool:
+    return tensor.dtype in FLOAT_DTYPES and is_finite(tensor)
+
+
+def _read_prompts(fields: Fields) -> dict[str, str]:
+    prompts = fields.values.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
+        raise fields.error("prompts", "an object of name to text", prompts)
+    return {name: prompt or "" for name, prompt in prompts.items()}
+
+
+def _optional_text(fields: Fields, key: str) -> str | None:
+    return None if fields.values.get(key) is None else fields.text(key, "")
+
+
+def _read_similarity(fields: Fields) -> str:
+    name = _optional_text(fields, "similarity_fn_name") or "cosine"
+    if name not in SIMILARITY_FUNCTIONS:
+        raise UnsupportedModelError(
+            f"{fields.path}: similarity_fn_name {name!r:.80} is not implemented; gte_np implements "
+            f"{', '.join(SIMILARITY_FUNCTIONS)}."
+        )
+    return name

@@ -1,0 +1,168 @@
+"""tokenizer.json or vocab.txt, with tokenizer_config.json -> BERT's WordPiece in the tokenizers library.
+
+transformers' BertTokenizer takes the vocabulary from tokenizer.json (else vocab.txt), and the way to normalise a
+text from tokenizer_config.json, where an absent key means its own default, even if tokenizer.json says otherwise.
+So does this. A tokenizer of another kind is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+
+from gte_np.checkpoint.json_file import Fields, read_optional_object
+from gte_np.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
+
+MAX_WORD_CHARACTERS = 100  # WordPiece's limit: a longer word is one [UNK]
+TOKENIZER_CLASSES = ("BertTokenizer", "BertTokenizerFast")
+SPECIAL_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+_NEEDED = ("unk_token", "sep_token", "pad_token", "cls_token")
+_WORDPIECE = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": MAX_WORD_CHARACTERS}
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """What the tokenizer files of a checkpoint say.
+
+    `special_tokens` has the keys of `SPECIAL_TOKENS`. `added_tokens` are those that are found in a text as they
+    stand, before it is split into words. `model_max_length` is 1e30 where the files set no limit.
+    """
+
+    vocab: dict[str, int]
+    special_tokens: dict[str, str]
+    added_tokens: list[AddedToken]
+    do_lower_case: bool
+    strip_accents: bool | None
+    tokenize_chinese_chars: bool
+    model_max_length: float
+
+
+def read_tokenizer_files(folder: Path) -> TokenizerFiles:
+    """Read the tokenizer files of a checkpoint folder.
+
+    Raises ModelNotFoundError if there is neither tokenizer.json nor vocab.txt, CheckpointError for damaged files,
+    and UnsupportedModelError for a tokenizer that is not BERT's WordPiece.
+    """
+    config = Fields(folder / "tokenizer_config.json", read_optional_object(folder / "tokenizer_config.json"))
+    tokenizer = Fields(folder / "tokenizer.json", read_optional_object(folder / "tokenizer.json"))
+    tokenizer_class = config.values.get("tokenizer_class") or TOKENIZER_CLASSES[0]
+    if tokenizer_class not in TOKENIZER_CLASSES:
+        raise UnsupportedModelError(
+            f"{config.path}: tokenizer_class {tokenizer_class!r:.80} is not implemented; "
+            f"gte_np implements {TOKENIZER_CLASSES[0]}."
+        )
+    special_tokens = _special_tokens(folder, config)
+    return TokenizerFiles(
+        vocab=_vocab_of_json(tokenizer) if tokenizer.values else _vocab_of_text(folder / "vocab.txt"),
+        special_tokens=special_tokens,
+        added_tokens=_added_tokens(config, tokenizer, special_tokens),
+        do_lower_case=config.boolean("do_lower_case", True),
+        strip_accents=config.boolean("strip_accents", None),
+        tokenize_chinese_chars=config.boolean("tokenize_chinese_chars", True),
+        model_max_length=config.number("model_max_length", default=1e30),
+    )
+
+
+def build_word_piece(files: TokenizerFiles, lowercase_first: bool) -> Tokenizer:
+    """Make the tokenizer that the files describe, as transformers' BertTokenizer does.
+
+    `lowercase_first` is sentence-transformers' own do_lower_case: it lowercases the text and nothing else, where
+    BERT's would strip accents too. Raises CheckpointError if the vocabulary cannot be used.
+    """
+    missing = [token for key, token in files.special_tokens.items() if key in _NEEDED and token not in files.vocab]
+    if missing:
+        raise CheckpointError(f"expected the special tokens in the vocabulary, missing: {', '.join(missing)}.")
+    try:
+        backend = Tokenizer(WordPiece(files.vocab, unk_token=files.special_tokens["unk_token"]))
+        backend.add_tokens(files.added_tokens)
+    except Exception as error:  # the library raises Exception itself
+        raise CheckpointError(f"expected a vocabulary of tokens and their ids, got: {error}.") from error
+    bert = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=files.tokenize_chinese_chars,
+        strip_accents=files.strip_accents,
+        lowercase=files.do_lower_case,
+    )
+    lowercase = lowercase_first and not files.do_lower_case
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), bert]) if lowercase else bert
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    cls_token, sep_token = files.special_tokens["cls_token"], files.special_tokens["sep_token"]
+    backend.post_processor = processors.TemplateProcessing(
+        single=[cls_token, "$A", sep_token],
+        special_tokens=[(token, backend.token_to_id(token)) for token in (cls_token, sep_token)],
+    )
+    return backend
+
+
+def _vocab_of_json(tokenizer: Fields) -> dict[str, int]:
+    model = tokenizer.values.get("model")
+    if not isinstance(model, dict):
+        raise tokenizer.error("model", "an object", model)
+    for key, implemented in _WORDPIECE.items():
+        if model.get(key, implemented) != implemented:
+            raise UnsupportedModelError(
+                f"{tokenizer.path}: model with {key} {model[key]!r:.80} is not implemented; "
+                f"gte_np implements BERT's WordPiece ({key} {implemented!r})."
+            )
+    vocab = model.get("vocab")
+    if not isinstance(vocab, dict) or not all(_is_id(token_id) for token_id in vocab.values()):
+        raise tokenizer.error("model.vocab", "an object of token to id", vocab)
+    return vocab
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _vocab_of_text(path: Path) -> dict[str, int]:
+    if not path.is_file():
+        raise ModelNotFoundError(f"{path.parent}: expected tokenizer.json or vocab.txt, found neither of them.")
+    try:
+        vocab: dict[str, int] = WordPiece.read_file(str(path))
+    except Exception as error:  # the library raises Exception itself
+        raise CheckpointError(f"{path}: expected one token a line in UTF-8, got: {error}.") from error
+    return vocab
+
+
+def _special_tokens(folder: Path, config: Fields) -> dict[str, str]:
+    values = dict(config.values)
+    if "added_tokens_decoder" not in values:  # else newer than special_tokens_map.json, which is not read then
+        values |= read_optional_object(folder / "special_tokens_map.json")
+    found = Fields(config.path, {key: _content(values[key]) for key in SPECIAL_TOKENS if values.get(key)})
+    return {key: found.text(key, default) for key, default in SPECIAL_TOKENS.items()}
+
+
+def _content(token: object) -> object:
+    return token.get("content") if isinstance(token, Mapping) else token
+
+
+def _added_tokens(config: Fields, tokenizer: Fields, special_tokens: Mapping[str, str]) -> list[AddedToken]:
+    by_id: dict[int, Any] = {}
+    try:
+        if "added_tokens_decoder" in config.values:
+            by_id = {int(token_id): token for token_id, token in config.values["added_tokens_decoder"].items()}
+        else:
+            by_id = {int(token["id"]): token for token in tokenizer.values.get("added_tokens", [])}
+        tokens = [_added_token(by_id[token_id]) for token_id in sorted(by_id)]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{config.path.parent}: expected added tokens with id and content, got a value without them ({error!r})."
+        ) from error
+    named = set(special_tokens.values()) - {token.content for token in tokens}  # without ids of their own
+    return tokens + [AddedToken(content, special=True, normalized=False) for content in sorted(named)]
+
+
+def _added_token(token: Mapping[str, Any]) -> AddedToken:
+    flags = {key: bool(token.get(key, False)) for key in ("single_word", "lstrip", "rstrip", "special")}
+    return AddedToken(token["content"], normalized=bool(token.get("normalized", not flags["special"])), **flags)

@@ -1,0 +1,147 @@
+"""The weights file or files of a folder -> BertWeights, every tensor checked against the table of names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gte_np.checkpoint.config import BertConfig
+from gte_np.checkpoint.json_file import read_json_object
+from gte_np.checkpoint.names import (
+    EMBEDDINGS,
+    LAYER,
+    POOLER,
+    canonical_name,
+    expected_shapes,
+    is_ignored,
+    layer_prefix,
+)
+from gte_np.checkpoint.safetensors import read_safetensors
+from gte_np.checkpoint.stored_tensor import FLOAT_DTYPES, StoredTensor
+from gte_np.checkpoint.torch_zip import read_torch_zip
+from gte_np.errors import CheckpointError, ModelNotFoundError
+
+# In the order of preference, which is transformers' too. An index lists the files of a sharded checkpoint.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.(safetensors|bin)")
+_ELEMENTS_AT_ONCE = 1 << 20  # of the check for finite values: it bounds the memory that the check takes
+_EXPONENT_BITS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}  # all set: infinite or NaN
+
+
+@dataclass(frozen=True)
+class BertWeights:
+    """The tensors of one encoder, as stored.
+
+    `embeddings`, each of `layers` and `pooler` are keyed by the names in `gte_np.checkpoint.names`; `pooler` is
+    None where the checkpoint has none.
+    """
+
+    embeddings: dict[str, StoredTensor]
+    layers: tuple[dict[str, StoredTensor], ...]
+    pooler: dict[str, StoredTensor] | None
+
+
+def read_weights(folder: Path, config: BertConfig) -> BertWeights:
+    """Read and check the encoder's weights of a checkpoint folder.
+
+    Raises ModelNotFoundError if there is no weights file, and CheckpointError, which lists all that is wrong at
+    once, if tensors are missing, unexpected, of a wrong shape or dtype, or hold NaN or infinite values.
+    """
+    path = find_weights(folder)
+    tensors = _canonical(read_tensors(path), path)
+    has_pooler = any(name in tensors for name in POOLER)
+    shapes = expected_shapes(config, has_pooler)
+    problems = [*_differences(tensors, shapes), *_not_finite(tensors)]
+    if problems:
+        raise CheckpointError(
+            f"{path}: expected the tensors of a BERT encoder with {config.num_hidden_layers} layers of "
+            f"{config.hidden_size}, got {len(problems)} difference(s): {_listing(problems)}."
+        )
+    return BertWeights(
+        embeddings={name: tensors[name] for name in EMBEDDINGS},
+        layers=tuple(
+            {name: tensors[layer_prefix(layer) + name] for name in LAYER} for layer in range(config.num_hidden_layers)
+        ),
+        pooler={name: tensors[name] for name in POOLER} if has_pooler else None,
+    )
+
+
+def find_weights(folder: Path) -> Path:
+    """Return the weights file or index of a folder. Raise ModelNotFoundError if it has none."""
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise ModelNotFoundError(f"{folder}: expected one of {', '.join(WEIGHT_FILES)}, found none of them.")
+
+
+def read_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Return name -> tensor of a .safetensors or .bin file, or of all files that an index.json lists."""
+    if path.suffix == ".json":
+        return _read_shards(path)
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch_zip(path)
+
+
+def _read_shards(index: Path) -> dict[str, StoredTensor]:
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: expected an object weight_map of tensor name to file name, found none.")
+    tensors: dict[str, StoredTensor] = {}
+    for name in sorted({str(file) for file in weight_map.values()}):
+        if not _SHARD_NAME.fullmatch(name):
+            raise CheckpointError(f"{index}: expected file names beside the index in weight_map, got {name!r:.80}.")
+        shard = index.with_name(name)
+        if not shard.is_file():
+            raise ModelNotFoundError(f"{shard}: listed in {index.name}, but not there. Download it again.")
+        tensors |= read_tensors(shard)
+    return tensors
+
+
+def _canonical(tensors: dict[str, StoredTensor], path: Path) -> dict[str, StoredTensor]:
+    renamed: dict[str, StoredTensor] = {}
+    for stored_name, tensor in tensors.items():
+        name = canonical_name(stored_name)
+        if is_ignored(name):
+            continue
+        if name in renamed:
+            raise CheckpointError(f"{path}: expected one tensor for {name}, got two ({stored_name} is another).")
+        renamed[name] = tensor
+    return renamed
+
+
+def _differences(tensors: dict[str, StoredTensor], shapes: dict[str, tuple[int, ...]]) -> Iterable[str]:
+    for name, shape in shapes.items():
+        if name not in tensors:
+            yield f"missing {name} {shape}"
+        elif tensors[name].shape != shape:
+            yield f"{name} has shape {tensors[name].shape}, not {shape}"
+        elif tensors[name].dtype not in FLOAT_DTYPES:
+            yield f"{name} is {tensors[name].dtype}, not one of {', '.join(FLOAT_DTYPES)}"
+    yield from (f"unexpected {name!r:.120}" for name in tensors if name not in shapes)
+
+
+def _not_finite(tensors: dict[str, StoredTensor]) -> Iterable[str]:
+    return (f"{name} holds NaN or infinite values" for name, tensor in tensors.items() if not is_finite(tensor))
+
+
+def is_finite(tensor: StoredTensor) -> bool:
+    """Whether no element is NaN or infinite. Integers are finite."""
+    elements = tensor.data.reshape(-1)
+    parts = (elements[start : start + _ELEMENTS_AT_ONCE] for start in range(0, elements.size, _ELEMENTS_AT_ONCE))
+    exponent = _EXPONENT_BITS.get(tensor.dtype)
+    if exponent is None:
+        return all(np.isfinite(part).all() for part in parts)
+    return all((part.view(np.uint16) & exponent != exponent).all() for part in parts)
+
+
+def _listing(problems: list[str], at_most: int = 20) -> str:
+    more = f"; and {len(problems) - at_most} more" if len(problems) > at_most else ""
+    return "; ".join(problems[:at_most]) + more

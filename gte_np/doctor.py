@@ -1,0 +1,75 @@
+"""What a bug report needs: versions, processor, threads, caches."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+PACKAGES = ("gte_np", "numpy", "tokenizers", "safetensors", "huggingface_hub", "numba", "llvmlite")
+VARIABLES = (
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "TOKENIZERS_PARALLELISM",
+)
+
+
+def report() -> dict[str, str]:
+    """Return name -> value of what the environment is, without secrets."""
+    lines = {"python": f"{sys.version.split()[0]} on {platform.platform()}"}
+    lines |= {package: _version(package) for package in PACKAGES}
+    lines |= {
+        "processor": _processor(),
+        "processors usable": str(_usable_processors()),
+        "numpy baseline and found features": _numpy_features(),
+        "blas": _blas(),
+        "hub cache": _hub_cache(),
+    }
+    return lines | {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")  # platform.processor() is empty on most Linux systems
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _numpy_features() -> str:
+    simd = np.show_config(mode="dicts").get("SIMD Extensions", {})
+    return " ".join([*simd.get("baseline", []), "+", *simd.get("found", [])])
+
+
+def _blas() -> str:
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return f"{blas.get('name')} {blas.get('version')}"
+
+
+def _hub_cache() -> str:
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    return f"{cache} ({'there' if cache.is_dir() else 'not there'})"

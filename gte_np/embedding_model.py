@@ -1,0 +1,326 @@
+"""EmbeddingModel: texts in, vectors out, in the manner of sentence-transformers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gte_np.backend import FloatArray
+from gte_np.batching import make_batches
+from gte_np.bert_model import BertModel
+from gte_np.checkpoint.hub import resolve_model
+from gte_np.checkpoint.sentence_config import SentenceConfig, check_pooling_modes, read_sentence_config
+from gte_np.errors import CheckpointError, InputError
+from gte_np.known_models import KNOWN_MODELS, KnownModel
+from gte_np.modules import Dense, Normalize
+from gte_np.pooling import pool
+from gte_np.progress import progress_bar
+from gte_np.quantization import PRECISIONS, quantize_embeddings
+from gte_np.similarity import SIMILARITY_FUNCTIONS, normalize, paraphrase_mining_embeddings
+from gte_np.token_batch import TokenBatch
+from gte_np.tokenizer import Tokenizer, check_ids_fit, check_max_length, check_texts
+
+logger = logging.getLogger("gte_np")
+
+# Texts whose token ids are in memory at once; batches of like lengths are made among them.
+TEXTS_AT_ONCE = 4096
+OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first of them that a model has
+
+
+class EmbeddingModel:
+    """A text embedding model: the tokenizer, the encoder, the pooling and what follows it, of one repository.
+
+    `name_or_path` is a folder, or a name on the hub; `revision`, `cache_dir`, `local_files_only` and `token` are for
+    the hub. `backend` is "numpy", "numba", or "auto" for the best one there is. `truncate_dim` keeps only the first
+    dimensions of each vector. `prompts` maps names to texts that go before a sentence, and `default_prompt_name` is
+    the one that `encode` takes by itself. `pooling` ("cls", "mean", ...) overrides what the repository says.
+
+    Raises ModelNotFoundError if the model is not there, CheckpointError if its files are damaged,
+    UnsupportedModelError if they ask for what is not implemented, and InputError for arguments that do not fit it.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        backend: str = "auto",
+        dtype: str = "float32",
+        threads: int | None = None,
+        truncate_dim: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        pooling: str | None = None,
+    ) -> None:
+        self.folder = resolve_model(
+            name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        known = None if Path(name_or_path).is_dir() else KNOWN_MODELS.get(os.fspath(name_or_path))
+        config = read_sentence_config(self.folder)
+        self.transformer_folder = folder = config.transformer_folder
+        self.tokenizer = Tokenizer.from_folder(folder, lowercase_first=config.do_lower_case)
+        self.bert = BertModel.from_folder(folder, backend=backend, dtype=dtype, threads=threads)
+        check_ids_fit(self.tokenizer, self.bert.config.vocab_size, folder)
+
+        self.pooling_modes = _choose_pooling(pooling, config, known)
+        self.modules = config.modules
+        self._dimension = _output_dimension(self)
+        self.truncate_dim = self._check_truncate_dim(truncate_dim)
+        self.prompts = _merge_prompts(prompts, config, known)
+        self.default_prompt_name = default_prompt_name or config.default_prompt_name
+        self._resolve_prompt(None, None)  # the default one must be there
+        self.similarity_fn_name = config.similarity_fn_name
+
+        positions = self.bert.config.max_position_embeddings
+        limits = (config.max_seq_length, self.tokenizer.model_max_length, positions)
+        self._max_seq_length = min(limit for limit in limits if limit is not None)
+
+    @property
+    def max_seq_length(self) -> int:
+        """The most tokens of a text that are read, [CLS] and [SEP] included; it may be set lower."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        positions = self.bert.config.max_position_embeddings
+        if check_max_length(value) > positions:
+            raise InputError(f"expected max_seq_length to be at most {positions}, the positions, got {value}.")
+        self._max_seq_length = value
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """What `similarity` computes: "cosine", "dot", "euclidean" or "manhattan"; it may be set."""
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: str) -> None:
+        self._similarity_fn_name = _one_of("similarity_fn_name", value, tuple(SIMILARITY_FUNCTIONS))
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """The length of a vector: D, unless a Dense module or `truncate_dim` changes it."""
+        return self.truncate_dim or self._dimension
+
+    def tokenize(self, texts: Sequence[str]) -> TokenBatch:
+        """Return the token ids of the texts, cut to `max_seq_length`, and their token counts before that.
+
+        Text b was cut where token_counts[b] > lengths[b]. Counting reads each text to its end.
+        """
+        return self.tokenizer.tokenize(texts, self.max_seq_length)
+
+    def encode(
+        self,
+        sentences: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: str = "sentence_embedding",
+        precision: str = "float32",
+        normalize_embeddings: bool | None = None,
+        truncate_dim: int | None = None,
+    ) -> Any:
+        """Return the vectors of texts: (B, D) float32 for a list, (D,) for a single string.
+
+        `prompt`, or the one called `prompt_name`, goes before each text. `batch_size` is the most texts that go
+        through the encoder together; they are also limited in tokens, so memory does not depend on their lengths. A
+        progress bar is shown if asked for, or by default at log level INFO. With `output_value` "token_embeddings"
+        the result is a list of (T, D) hidden states, or a single one. `precision` may be int8, uint8, binary or
+        ubinary: see `quantize_embeddings`. `normalize_embeddings` None does what the repository says, True makes
+        all vectors of length 1, False leaves out the repository's Normalize modules. `truncate_dim` overrides the
+        model's.
+
+        A text of more than `max_seq_length` tokens is cut; one warning for each call tells how many were. Raises
+        TypeError for anything but texts, and InputError for arguments that cannot be.
+        """
+        texts = check_texts([sentences] if isinstance(sentences, str) else sentences)
+        _one_of("output_value", output_value, OUTPUT_VALUES)
+        _one_of("precision", precision, PRECISIONS)
+        _check_batch_size(batch_size)
+        dimension = self._check_truncate_dim(truncate_dim) or self.truncate_dim
+        prefix = self._resolve_prompt(prompt_name, prompt)
+        show = logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
+
+        def vectors(hidden: FloatArray, batch: TokenBatch) -> FloatArray:
+            return self._finish(pool(hidden, batch.offsets, self.pooling_modes), normalize_embeddings, dimension)
+
+        tokens = output_value == "token_embeddings"
+        if tokens and precision != "float32":
+            raise InputError(f"expected precision float32 with token_embeddings, got {precision}.")
+        with progress_bar(len(texts), show) as advance:
+            rows = self._encode(texts, prefix, batch_size, _split_texts if tokens else vectors, advance)
+        if isinstance(sentences, str):
+            return rows[0] if tokens else quantize_embeddings(np.stack(rows), precision)[0]
+        if tokens:
+            return rows
+        matrix = np.stack(rows) if rows else np.empty((0, dimension or self._dimension), np.float32)
+        return quantize_embeddings(matrix, precision)
+
+    def encode_query(
+        self,
+        sentences: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """`encode` with the prompt called "query", unless another one is given."""
+        if prompt_name is None and prompt is None and "query" in self.prompts:
+            prompt_name = "query"
+        return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
+
+    def encode_document(
+        self,
+        sentences: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """`encode` with the prompt called "document", "passage" or "corpus", unless another one is given."""
+        if prompt_name is None and prompt is None:
+            prompt_name = next((name for name in DOCUMENT_PROMPTS if name in self.prompts), None)
+        return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
+
+    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> NDArray[Any]:
+        """Similarities of all pairs by `similarity_fn_name`: (A, D), (B, D) -> (A, B)."""
+        return SIMILARITY_FUNCTIONS[self.similarity_fn_name][0](embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> NDArray[Any]:
+        """Similarities row by row by `similarity_fn_name`: (B, D), (B, D) -> (B,)."""
+        return SIMILARITY_FUNCTIONS[self.similarity_fn_name][1](embeddings1, embeddings2)
+
+    def _encode(
+        self,
+        texts: list[str],
+        prefix: str,
+        batch_size: int,
+        finish: Callable[[FloatArray, TokenBatch], Iterable[FloatArray]],
+        advance: Callable[[int], object],
+    ) -> list[FloatArray]:
+        """One result of `finish`, which takes a batch's hidden states, for each text, in the order of the texts."""
+        results: list[FloatArray] = [np.empty(0, np.float32)] * len(texts)
+        cut = 0
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            window = [prefix + text for text in texts[start : start + TEXTS_AT_ONCE]]
+            tokens = self.tokenizer.tokenize(window, self.max_seq_length, count_all=False)
+            cut += int((tokens.token_counts > tokens.lengths).sum())
+            for indexes in make_batches(tokens.lengths, batch_size):
+                batch = TokenBatch.from_ids([tokens[index] for index in indexes])
+                hidden = self.bert.encode_batch(batch).last_hidden_state
+                for index, result in zip(indexes, finish(hidden, batch), strict=True):
+                    results[start + index] = result
+                advance(len(indexes))
+        if cut:
+            logger.warning("%d of %d texts were cut to %d tokens.", cut, len(texts), self.max_seq_length)
+        return results
+
+    def _finish(self, vectors: FloatArray, normalized: bool | None, dimension: int | None) -> FloatArray:
+        """From pooling to the result: (B, D) -> (B, D'), in sentence-transformers' order."""
+        for module in self.modules:
+            if normalized is not False or not isinstance(module, Normalize):
+                vectors = module(vectors)
+        vectors = vectors[:, :dimension]
+        return normalize(vectors) if normalized else vectors
+
+    def _resolve_prompt(self, prompt_name: str | None, prompt: str | None) -> str:
+        if prompt is not None:
+            return _text("prompt", prompt)
+        name = self.default_prompt_name if prompt_name is None else prompt_name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise InputError(f"expected a prompt name among {', '.join(self.prompts)}, got {name!r}.")
+        return self.prompts[name]
+
+    def _check_truncate_dim(self, truncate_dim: int | None) -> int | None:
+        if truncate_dim is None:
+            return None
+        if isinstance(truncate_dim, bool) or not isinstance(truncate_dim, int):
+            raise TypeError(f"expected truncate_dim to be an int or None, got {type(truncate_dim).__name__}.")
+        if not 1 <= truncate_dim <= self._dimension:
+            raise InputError(f"expected truncate_dim from 1 to {self._dimension}, got {truncate_dim}.")
+        return truncate_dim
+
+
+def paraphrase_mining(
+    model: EmbeddingModel, sentences: Sequence[str], **options: Any
+) -> list[tuple[float, int, int]]:
+    """Encode the sentences and return the pairs that are most alike; options of `paraphrase_mining_embeddings`."""
+    return paraphrase_mining_embeddings(model.encode(sentences), **options)
+
+
+def _split_texts(hidden: FloatArray, batch: TokenBatch) -> Iterator[FloatArray]:
+    return (hidden[batch.slice(text)] for text in range(len(batch)))
+
+
+def _choose_pooling(override: str | None, config: SentenceConfig, known: KnownModel | None) -> tuple[str, ...]:
+    if override is not None:
+        return check_pooling_modes([override], "pooling")
+    if config.pooling_modes is not None:
+        return config.pooling_modes
+    if known is not None:
+        return (known.pooling,)
+    logger.warning(
+        "%s has no pooling files: mean pooling is used, as sentence-transformers does. If its README says otherwise, "
+        "give pooling='cls'.",
+        config.transformer_folder,
+    )
+    return ("mean",)
+
+
+def _output_dimension(model: EmbeddingModel) -> int:
+    """The length of a vector after the model's modules. Raise CheckpointError if they do not fit each other."""
+    dimension = model.bert.config.hidden_size * len(model.pooling_modes)
+    for module in model.modules:
+        if isinstance(module, Dense):
+            if module.weight.shape[1] != dimension:
+                raise CheckpointError(
+                    f"{model.folder}: expected a Dense module for vectors of {dimension}, got one for "
+                    f"{module.weight.shape[1]}."
+                )
+            dimension = module.weight.shape[0]
+    return dimension
+
+
+def _merge_prompts(
+    given: Mapping[str, str] | None, config: SentenceConfig, known: KnownModel | None
+) -> dict[str, str]:
+    """What the caller gives goes before the repository's files, those before the table of known models."""
+    if not isinstance(given, Mapping | None):
+        raise TypeError(f"expected prompts to map names to texts, got {type(given).__name__}.")
+    prompts = {"query": "", "document": ""} | (known.prompts if known else {}) | config.prompts
+    return prompts | {name: _text(f"prompt {name!r}", prompt) for name, prompt in (given or {}).items()}
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected {name} to be a str, got {type(value).__name__}.")
+    return value
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise InputError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}.")
+    return value
+
+
+def _check_batch_size(batch_size: object) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
+        raise TypeError(f"expected batch_size to be an int, got {type(batch_size).__name__}.")
+    if batch_size < 1:
+        raise InputError(f"expected batch_size to be at least 1, got {batch_size}.")

@@ -1,0 +1,69 @@
+"""The hidden states of packed texts -> one vector for each text: sentence-transformers' Pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_np.backend import FloatArray
+
+Offsets = NDArray[np.integer]
+
+
+def pool(hidden: FloatArray, offsets: Offsets, modes: Sequence[str]) -> FloatArray:
+    """Pool each text in each mode (keys of `POOLING_MODES`), side by side: (N, D) -> (B, D * number of modes).
+
+    `offsets` is (B + 1,); no text may be empty. Sums are in float64.
+
+    >>> hidden = np.array([[1, 2], [3, 6], [5, 5]], np.float32)
+    >>> pool(hidden, np.array([0, 2, 3]), ["mean"])
+    array([[2., 4.],
+           [5., 5.]], dtype=float32)
+    """
+    vectors = [POOLING_MODES[mode](hidden, offsets) for mode in modes]  # (N, D) -> (B, D) each
+    return np.concatenate(vectors, axis=1).astype(np.float32, copy=False)
+
+
+def _cls(hidden: FloatArray, offsets: Offsets) -> FloatArray:
+    return hidden[offsets[:-1]]
+
+
+def _last_token(hidden: FloatArray, offsets: Offsets) -> FloatArray:
+    return hidden[offsets[1:] - 1]
+
+
+def _max(hidden: FloatArray, offsets: Offsets) -> FloatArray:
+    maxima: FloatArray = np.maximum.reduceat(hidden, offsets[:-1], axis=0)
+    return maxima
+
+
+def _sum(hidden: NDArray[np.floating], offsets: Offsets) -> NDArray[np.float64]:
+    sums: NDArray[np.float64] = np.add.reduceat(hidden, offsets[:-1], axis=0, dtype=np.float64)
+    return sums
+
+
+def _mean(hidden: FloatArray, offsets: Offsets) -> NDArray[np.float64]:
+    return _sum(hidden, offsets) / np.diff(offsets)[:, None]
+
+
+def _mean_sqrt_len_tokens(hidden: FloatArray, offsets: Offsets) -> NDArray[np.float64]:
+    return _sum(hidden, offsets) / np.sqrt(np.diff(offsets))[:, None]
+
+
+def _weighted_mean(hidden: FloatArray, offsets: Offsets) -> NDArray[np.float64]:
+    lengths = np.diff(offsets)
+    weights = np.arange(len(hidden)) - np.repeat(offsets[:-1], lengths) + 1  # (N,): 1, 2, 3, ... in each text
+    return _sum(hidden * weights[:, None], offsets) / (lengths * (lengths + 1) / 2)[:, None]
+
+
+# The names are sentence-transformers'.
+POOLING_MODES: dict[str, Callable[[FloatArray, Offsets], NDArray[np.floating]]] = {
+    "cls": _cls,
+    "max": _max,
+    "mean": _mean,
+    "mean_sqrt_len_tokens": _mean_sqrt_len_tokens,
+    "weightedmean": _weighted_mean,
+    "lasttoken": _last_token,
+}

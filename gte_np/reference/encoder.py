@@ -1,0 +1,56 @@
+"""The whole encoder: embeddings, then L layers (BERT, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gte_np.backend import EncoderOutput
+from gte_np.checkpoint.config import BertConfig
+from gte_np.checkpoint.stored_tensor import StoredTensor
+from gte_np.checkpoint.weights import BertWeights
+from gte_np.reference.attention import self_attention
+from gte_np.reference.embeddings import embed
+from gte_np.reference.feed_forward import feed_forward
+from gte_np.reference.layer_norm import layer_norm
+from gte_np.reference.linear import FloatArray, Weights
+from gte_np.token_batch import TokenBatch
+
+
+class ReferenceEncoder:
+    """The encoder in float32 NumPy: the `Encoder` that `backend="numpy"` gives."""
+
+    def __init__(self, config: BertConfig, weights: BertWeights) -> None:
+        self.config = config
+        self.embeddings = to_float32(weights.embeddings)
+        self.layers = [to_float32(layer) for layer in weights.layers]
+
+    def __call__(self, batch: TokenBatch, *, keep_layers: bool = False) -> EncoderOutput:
+        """Run all layers on the batch; the contract is `gte_np.backend.Encoder`."""
+        x = embed(batch, self.embeddings, self.config.layer_norm_eps)  # (N,) -> (N, D)
+        hidden_states, attentions = [x], []
+        for layer in self.layers:
+            x, probabilities = encoder_layer(x, batch, layer, self.config)  # (N, D) -> (N, D)
+            if keep_layers:
+                hidden_states.append(x)
+                attentions.append(probabilities)
+        if not keep_layers:
+            return EncoderOutput(x)
+        return EncoderOutput(x, hidden_states, attentions)
+
+
+def encoder_layer(
+    x: FloatArray, batch: TokenBatch, weights: Weights, config: BertConfig
+) -> tuple[FloatArray, list[FloatArray]]:
+    """Attention, then feed-forward, each added to what came in and normalised: (N, D) -> (N, D).
+
+    Also returns the attention probabilities, one (H, T, T) for each text.
+    """
+    attended, probabilities = self_attention(x, batch, weights, config.num_attention_heads)  # (N, D) -> (N, D)
+    x = layer_norm(x + attended, weights, "attention.output.LayerNorm", config.layer_norm_eps)  # (N, D)
+    x = layer_norm(x + feed_forward(x, weights), weights, "output.LayerNorm", config.layer_norm_eps)  # (N, D)
+    return x, probabilities
+
+
+def to_float32(tensors: Mapping[str, StoredTensor]) -> Weights:
+    """The stored tensors as float32 arrays."""
+    return {name: tensor.to_float32() for name, tensor in tensors.items()}

@@ -1,0 +1,179 @@
+"""Similarities of vectors, with the names and the meaning of sentence_transformers.util."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gte_np.errors import InputError
+
+SimilarityFunction = Callable[[ArrayLike, ArrayLike], NDArray[Any]]
+
+
+def normalize(x: ArrayLike, p: float = 2, dim: int = -1) -> NDArray[Any]:
+    """Divide the vectors along the axis `dim` by their p-norm: torch.nn.functional.normalize.
+
+    A vector of zeros stays one.
+
+    >>> normalize([[3.0, 4.0]])
+    array([[0.6, 0.8]])
+    """
+    x = _as_float(x)
+    norms = np.linalg.norm(x, ord=p, axis=dim, keepdims=True)
+    return x / np.maximum(norms, np.asarray(1e-12, x.dtype))
+
+
+def cos_sim(a: ArrayLike, b: ArrayLike) -> NDArray[Any]:
+    """Cosines of all rows of `a` with all rows of `b`: (A, D), (B, D) -> (A, B). A (D,) vector is one row.
+
+    >>> cos_sim([1.0, 0.0], [[1.0, 0.0], [1.0, 1.0]]).round(4)
+    array([[1.    , 0.7071]])
+    """
+    a, b = _matrices(a, b)
+    return normalize(a) @ normalize(b).T
+
+
+def dot_score(a: ArrayLike, b: ArrayLike) -> NDArray[Any]:
+    """Dot products of all rows of `a` with all rows of `b`: (A, D), (B, D) -> (A, B)."""
+    a, b = _matrices(a, b)
+    return a @ b.T
+
+
+def euclidean_sim(a: ArrayLike, b: ArrayLike) -> NDArray[Any]:
+    """Euclidean distances, negative, so that more is more alike: (A, D), (B, D) -> (A, B)."""
+    a, b = (matrix.astype(np.float64) for matrix in _matrices(a, b))
+    squares = np.square(a).sum(axis=1)[:, None] - 2 * (a @ b.T) + np.square(b).sum(axis=1)
+    return -np.sqrt(np.maximum(squares, 0)).astype(np.float32)
+
+
+def manhattan_sim(a: ArrayLike, b: ArrayLike) -> NDArray[Any]:
+    """Manhattan distances, negative, so that more is more alike: (A, D), (B, D) -> (A, B)."""
+    a, b = _matrices(a, b)
+    rows = [np.abs(b - row).sum(axis=1) for row in a]
+    return -np.array(rows, a.dtype).reshape(len(a), len(b))
+
+
+def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> NDArray[Any]:
+    """Cosine of each row of `a` with the same row of `b`: (B, D), (B, D) -> (B,)."""
+    a, b = _equal_matrices(a, b)
+    return (normalize(a) * normalize(b)).sum(axis=-1)
+
+
+def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> NDArray[Any]:
+    """Dot product of each row of `a` with the same row of `b`: (B, D), (B, D) -> (B,)."""
+    a, b = _equal_matrices(a, b)
+    return (a * b).sum(axis=-1)
+
+
+def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> NDArray[Any]:
+    """Negative Euclidean distance of each row of `a` from the same row of `b`: (B, D), (B, D) -> (B,)."""
+    a, b = _equal_matrices(a, b)
+    return -np.sqrt(np.square(a - b).sum(axis=-1))
+
+
+def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> NDArray[Any]:
+    """Negative Manhattan distance of each row of `a` from the same row of `b`: (B, D), (B, D) -> (B,)."""
+    a, b = _equal_matrices(a, b)
+    return -np.abs(a - b).sum(axis=-1)
+
+
+# Name in config_sentence_transformers.json -> all pairs, and row by row.
+SIMILARITY_FUNCTIONS: dict[str, tuple[SimilarityFunction, SimilarityFunction]] = {
+    "cosine": (cos_sim, pairwise_cos_sim),
+    "dot": (dot_score, pairwise_dot_score),
+    "euclidean": (euclidean_sim, pairwise_euclidean_sim),
+    "manhattan": (manhattan_sim, pairwise_manhattan_sim),
+}
+
+
+def semantic_search(
+    query_embeddings: ArrayLike,
+    corpus_embeddings: ArrayLike,
+    *,
+    query_chunk_size: int = 100,
+    corpus_chunk_size: int = 500_000,
+    top_k: int = 10,
+    score_function: SimilarityFunction = cos_sim,
+) -> list[list[dict[str, float | int]]]:
+    """Return for each query its `top_k` corpus rows, best first, as {"corpus_id": row, "score": score}.
+
+    At most `query_chunk_size` x `corpus_chunk_size` scores are in memory at once. Equal scores come in the order of
+    the corpus.
+    """
+    queries, corpus = _matrices(query_embeddings, corpus_embeddings)
+    results = []
+    for start in range(0, len(queries), query_chunk_size):
+        scores, ids = _best(
+            queries[start : start + query_chunk_size], corpus, corpus_chunk_size, top_k, score_function
+        )
+        results += [
+            [{"corpus_id": row, "score": score} for row, score in zip(*pair, strict=True)]
+            for pair in zip(ids.tolist(), scores.tolist(), strict=True)
+        ]
+    return results
+
+
+def _best(
+    queries: NDArray[Any], corpus: NDArray[Any], chunk: int, top_k: int, score_function: SimilarityFunction
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Scores and rows of the `top_k` best of the corpus for each query, best first: two (Q, top_k)."""
+    scores = np.empty((len(queries), 0), queries.dtype)
+    ids = np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(corpus), chunk):
+        new = score_function(queries, corpus[start : start + chunk])
+        rows = np.broadcast_to(np.arange(start, start + new.shape[1]), new.shape)
+        scores, ids = np.hstack([scores, new]), np.hstack([ids, rows])
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+        scores, ids = np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+    return scores, ids
+
+
+def paraphrase_mining_embeddings(
+    embeddings: ArrayLike,
+    *,
+    query_chunk_size: int = 5000,
+    corpus_chunk_size: int = 100_000,
+    max_pairs: int = 500_000,
+    top_k: int = 100,
+    score_function: SimilarityFunction = cos_sim,
+) -> list[tuple[float, int, int]]:
+    """Return (score, i, j), i < j, of the pairs of rows that are most alike, best first.
+
+    For each row its `top_k` best others count; of all those pairs, the `max_pairs` best are returned.
+    """
+    matrix = _matrices(embeddings, embeddings)[0]
+    pairs: dict[tuple[int, int], float] = {}
+    for start in range(0, len(matrix), query_chunk_size):
+        scores, ids = _best(
+            matrix[start : start + query_chunk_size], matrix, corpus_chunk_size, top_k + 1, score_function
+        )
+        for row, (row_scores, row_ids) in enumerate(zip(scores.tolist(), ids.tolist(), strict=True), start):
+            others = [(other, score) for other, score in zip(row_ids, row_scores, strict=True) if other != row]
+            pairs |= {(min(row, other), max(row, other)): score for other, score in others[:top_k]}
+    best = heapq.nsmallest(max_pairs, pairs.items(), key=lambda item: (-item[1], item[0]))
+    return [(score, i, j) for (i, j), score in best]
+
+
+def _as_float(x: ArrayLike) -> NDArray[Any]:
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"expected numbers, got {array.dtype}.")
+    return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def _matrices(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    matrix_a, matrix_b = (np.atleast_2d(_as_float(x)) for x in (a, b))
+    if matrix_a.ndim != 2 or matrix_b.ndim != 2 or matrix_a.shape[1] != matrix_b.shape[1]:
+        raise InputError(f"expected vectors of one length, (A, D) and (B, D), got {np.shape(a)} and {np.shape(b)}.")
+    return matrix_a, matrix_b
+
+
+def _equal_matrices(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    matrix_a, matrix_b = _matrices(a, b)
+    if matrix_a.shape != matrix_b.shape:
+        raise InputError(f"expected as many vectors on both sides, got {len(matrix_a)} and {len(matrix_b)}.")
+    return matrix_a, matrix_b

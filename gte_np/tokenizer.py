@@ -1,0 +1,209 @@
+"""Texts in, token ids out: BERT's WordPiece, identical to transformers' for the same files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_np.checkpoint.hub import resolve_model
+from gte_np.checkpoint.tokenizer_files import TokenizerFiles, build_word_piece, read_tokenizer_files
+from gte_np.errors import CheckpointError, InputError
+from gte_np.text_pieces import PIECE_CHARACTERS, TextPieces
+from gte_np.token_batch import TokenBatch
+
+SPECIAL_COUNT = 2  # [CLS] before a text and [SEP] behind it
+
+
+class Tokenizer:
+    """The tokenizer of one checkpoint.
+
+    `model_max_length` is the most tokens a text may have by tokenizer_config.json, [CLS] and [SEP] included, or
+    None where it sets no limit.
+
+    >>> tokenizer = Tokenizer.from_pretrained("tests/data/bert-base-chinese")
+    >>> tokenizer(["中国的首都是哪里", "北京"], padding=True)["input_ids"]
+    array([[ 101,  704, 1744, 4638, 7674, 6963, 3221, 1525, 7027,  102],
+           [ 101, 1266,  776,  102,    0,    0,    0,    0,    0,    0]])
+    """
+
+    def __init__(self, files: TokenizerFiles, *, lowercase_first: bool = False) -> None:
+        self._backend = build_word_piece(files, lowercase_first)
+        self._pieces = TextPieces(self._backend, files.added_tokens)
+        self._special_ids: dict[str, int] = {
+            key: self._backend.token_to_id(token) for key, token in files.special_tokens.items()
+        }
+        self.model_max_length = int(files.model_max_length) if files.model_max_length < 2**31 else None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> Tokenizer:
+        """Load the tokenizer of a folder, or of a repository on the hub.
+
+        Raises ModelNotFoundError if it is not there, CheckpointError if its files are damaged, and
+        UnsupportedModelError if it is not BERT's.
+        """
+        folder = resolve_model(
+            name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        return cls.from_folder(folder)
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, lowercase_first: bool = False) -> Tokenizer:
+        """Load the tokenizer files of a local folder; errors as in `from_pretrained`."""
+        return cls(read_tokenizer_files(folder), lowercase_first=lowercase_first)
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id of [PAD]."""
+        return self._special_ids["pad_token"]
+
+    @property
+    def largest_id(self) -> int:
+        """The largest token id that a text can give: the embedding table must have more rows."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values())
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        *,
+        padding: bool = False,
+        truncation: bool = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+    ) -> dict[str, Any]:
+        """Return input_ids, token_type_ids and attention_mask, as transformers' tokenizers do.
+
+        With `padding` (or `return_tensors`), int64 arrays of (B, T), padded to the longest text; without, one list
+        of ids for each text. `truncation` cuts texts to `max_length` tokens (by default `model_max_length`), [CLS]
+        and [SEP] included. `return_tensors` may be "np" or "pt": there is no torch here, so both give NumPy arrays.
+
+        Raises TypeError for anything but texts, and InputError for texts of unequal length in arrays without
+        padding.
+        """
+        texts = check_texts([text] if isinstance(text, str) else text)
+        if return_tensors not in (None, "np", "pt"):
+            raise InputError(f"expected return_tensors to be 'np' or 'pt', got {return_tensors!r}.")
+        batch = self.tokenize(texts, (max_length or self.model_max_length) if truncation else None)
+        if padding or return_tensors:
+            return self._padded(batch, padding)
+        ids = [batch[index].tolist() for index in range(len(batch))]
+        output = {
+            "input_ids": ids,
+            "token_type_ids": [[0] * len(text_ids) for text_ids in ids],
+            "attention_mask": [[1] * len(text_ids) for text_ids in ids],
+        }
+        return {key: rows[0] for key, rows in output.items()} if isinstance(text, str) else output
+
+    def _padded(self, batch: TokenBatch, padding: bool) -> dict[str, NDArray[np.int64]]:
+        lengths = batch.lengths
+        longest = int(lengths.max(initial=0))
+        if not padding and (lengths != longest).any():
+            raise InputError("expected texts of one length in tokens, got several: give padding=True for arrays.")
+        mask = np.arange(longest) < lengths[:, None]  # (B,) -> (B, T)
+        input_ids = np.full(mask.shape, self.pad_token_id, np.int64)
+        input_ids[mask] = batch.input_ids  # (N,) -> (B, T)
+        return {
+            "input_ids": input_ids,
+            "token_type_ids": np.zeros_like(input_ids),
+            "attention_mask": mask.astype(np.int64),
+        }
+
+    def tokenize(self, texts: Sequence[str], max_length: int | None = None, *, count_all: bool = True) -> TokenBatch:
+        """Return the token ids of texts, packed, each cut to `max_length` tokens with [CLS] and [SEP] kept.
+
+        `token_counts` of the result tells how many tokens each text has. Counting takes time and no memory; with
+        `count_all` false, a text is read only until it is known to be cut, and its count is then too low.
+
+        Raises TypeError for anything but texts, and InputError for a text that is not valid Unicode.
+
+        >>> tokenizer = Tokenizer.from_pretrained("tests/data/bert-base-chinese")
+        >>> batch = tokenizer.tokenize(["今天中午吃什么"], max_length=5)
+        >>> batch[0].tolist(), batch.token_counts.tolist()
+        ([101, 791, 1921, 704, 102], [9])
+        """
+        texts = check_texts(texts)
+        most = None if max_length is None else check_max_length(max_length)
+        short = [text if len(text) <= PIECE_CHARACTERS else "" for text in texts]
+        ids: list[list[int]] = [encoding.ids for encoding in self._backend.encode_batch_fast(short)]
+        counts = [len(text_ids) for text_ids in ids]
+        for index, text in enumerate(texts):
+            if len(text) > PIECE_CHARACTERS:
+                ids[index], counts[index] = self._tokenize_long(text, most, count_all)
+            elif most is not None and counts[index] > most:
+                ids[index] = self._cut(ids[index], most)
+        return TokenBatch.from_ids(ids, counts)
+
+    def _tokenize_long(self, text: str, most: int | None, count_all: bool) -> tuple[list[int], int]:
+        first, last = self._special_ids["cls_token"], self._special_ids["sep_token"]
+        kept, count = [first], SPECIAL_COUNT
+        for piece in self._pieces.of(text):
+            ids = self._backend.encode(piece, add_special_tokens=False).ids
+            kept += ids if most is None else ids[: most - 1 - len(kept)]
+            count += len(ids)
+            if most is not None and count > most and not count_all:
+                break
+        return [*kept, last], count
+
+    def _cut(self, ids: list[int], most: int) -> list[int]:
+        return [*ids[: most - 1], self._special_ids["sep_token"]]
+
+
+def check_texts(texts: object) -> list[str]:
+    """Return the texts as a list.
+
+    Raises TypeError for anything but a sequence of str, and InputError for a lone surrogate.
+    """
+    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence | np.ndarray):
+        raise TypeError(f"expected a list of str, got {type(texts).__name__}.")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"expected a list of str, got {type(text).__name__} as text {index}.")
+        _check_unicode(text, index)
+    return [str(text) for text in texts]
+
+
+def _check_unicode(text: str, index: int, step: int = 1 << 20) -> None:
+    if text.isascii():
+        return
+    for start in range(0, len(text), step):
+        try:
+            text[start : start + step].encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"expected texts of valid Unicode, got a lone surrogate in text {index}, character "
+                f"{start + error.start}. Decode the bytes with errors='replace', or drop it."
+            ) from error
+
+
+def check_max_length(max_length: object) -> int:
+    """Return it. Raise TypeError if it is no int, and InputError if it is too small for [CLS] and [SEP]."""
+    if isinstance(max_length, bool) or not isinstance(max_length, int):
+        raise TypeError(f"expected max_length to be an int, got {type(max_length).__name__}.")
+    if max_length < SPECIAL_COUNT:
+        raise InputError(f"expected max_length to be at least {SPECIAL_COUNT} tokens, got {max_length}.")
+    return max_length
+
+
+def check_ids_fit(tokenizer: Tokenizer, rows: int, folder: Path) -> None:
+    """Raise CheckpointError if the tokenizer can give an id for which the embedding table has no row."""
+    if tokenizer.largest_id >= rows:
+        raise CheckpointError(
+            f"{folder}: expected token ids below {rows}, the rows of the word embeddings, got a tokenizer "
+            f"with ids up to {tokenizer.largest_id}. The tokenizer is of another model."
+        )
