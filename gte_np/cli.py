@@ -187,7 +187,7 @@ def _write_text(vectors: NDArray[Any], texts: list[str], file: Any, file_format:
 def _short_numbers(vector: NDArray[Any]) -> list[float | int]:
     """Python numbers with the fewest digits that give the same float32 again."""
     if vector.dtype.kind != "f":
-        return vector.tolist()  # type: ignore[no-any-return]
+        return vector.tolist()
     return [float(str(value)) for value in vector]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from enum import Enum, auto
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -20,6 +21,15 @@ PIECE_CHARACTERS = 4096
 _BRACKETED = re.compile(rf"\[[A-Za-z0-9]{{1,{MAX_WORD_CHARACTERS - 2}}}\]")
 
 
+class _Kind(Enum):
+    """What a tokenizer does with a character."""
+
+    LETTER = auto()  # part of a word
+    SPACE = auto()  # ends a word, and is no token
+    SIGN = auto()  # ends a word, and is one itself: punctuation, Chinese
+    NOTHING = auto()  # leaves it out
+
+
 class TextPieces:
     """Cuts texts for one BERT tokenizer; `backend` must have BERT's normalizer and pre-tokenizer."""
 
@@ -27,40 +37,49 @@ class TextPieces:
         self._normalize = backend.normalizer.normalize_str
         self._split_words = backend.pre_tokenizer.pre_tokenize_str
         self._can_cut = all(_is_plain(token) for token in added_tokens)
-        self._ends_word: dict[str, bool] = {}  # answers of the tokenizer, by character
+        self._kinds: dict[str, _Kind] = {}  # by character, as they come
 
     def of(self, text: str) -> Iterator[str]:
         """Yield the pieces of a text, each of a few thousand characters, however long its words are."""
         if len(text) <= PIECE_CHARACTERS or not self._can_cut:
             yield text
             return
-        word, kept = "", 0  # an unfinished word, and how many of its characters normalisation keeps
+        word, letters = "", 0  # an unfinished word, and how many of its characters are not left out
         for start in range(0, len(text), PIECE_CHARACTERS):
             window = text[start : start + PIECE_CHARACTERS]
-            cut = self._last_cut(window)
+            kinds = {character: self._kind(character) for character in set(window)}
+            has_tokens = _Kind.LETTER in kinds.values() or _Kind.SIGN in kinds.values()
+            cut = _last_cut(window, kinds)
             if cut is not None:
-                yield word + window[:cut]
-                word, kept = "", 0
+                if word or has_tokens:
+                    yield word + window[:cut]
+                word, letters = "", 0
                 window = window[cut:]
-            characters = len(self._normalize(window))
             # A word over WordPiece's limit is [UNK] whatever follows (+ 1 for a bracket before it).
-            if characters and kept <= MAX_WORD_CHARACTERS + 1:
+            if has_tokens and letters <= MAX_WORD_CHARACTERS + 1:
                 word += window
-                kept += characters
+                letters += len(self._normalize(window))
         yield word
 
-    def _last_cut(self, window: str) -> int | None:
-        """The last place in the window where a word ends, or None if the window lies within a word."""
-        ends = [window.rfind(character) + 1 for character in set(window) - {"["} if self._is_word_end(character)]
-        if "[" in window:  # it may begin an added token: cut before it
-            ends.append(window.rfind("["))
-        return max(ends, default=None)
+    def _kind(self, character: str) -> _Kind:
+        if character not in self._kinds:
+            normalized = self._normalize(f"a{character}a")
+            words = self._split_words(normalized)
+            among = {2: _Kind.SPACE, 1: _Kind.NOTHING if normalized == "aa" else _Kind.LETTER}
+            self._kinds[character] = among.get(len(words), _Kind.SIGN)
+        return self._kinds[character]
 
-    def _is_word_end(self, character: str) -> bool:
-        if character not in self._ends_word:
-            words = self._split_words(self._normalize(f"a{character}a"))
-            self._ends_word[character] = len(words) > 1
-        return self._ends_word[character]
+
+def _last_cut(window: str, kinds: dict[str, _Kind]) -> int | None:
+    """The last place in the window where a word ends, or None if the window lies within a word."""
+    ends = [
+        window.rfind(character) + 1
+        for character, kind in kinds.items()
+        if kind in (_Kind.SPACE, _Kind.SIGN) and character != "["
+    ]
+    if "[" in window:  # it may begin an added token: cut before it
+        ends.append(window.rfind("["))
+    return max(ends, default=None)
 
 
 def _is_plain(token: AddedToken) -> bool:

@@ -34,8 +34,8 @@ class Tokenizer:
     def __init__(self, files: TokenizerFiles, *, lowercase_first: bool = False) -> None:
         self._backend = build_word_piece(files, lowercase_first)
         self._pieces = TextPieces(self._backend, files.added_tokens)
-        self._special_ids: dict[str, int] = {
-            key: self._backend.token_to_id(token) for key, token in files.special_tokens.items()
+        self._special_ids = {
+            key: files.vocab[token] for key, token in files.special_tokens.items() if token in files.vocab
         }
         self.model_max_length = int(files.model_max_length) if files.model_max_length < 2**31 else None
 

@@ -32,9 +32,7 @@ _LONGEST_PICKLE = 2**20  # bytes, a bound on time and memory; the 391 tensors of
 _MOST_DIMENSIONS = 32
 _OPCODES = {info.code: info for info in pickletools.opcodes}
 _SIGNATURE = b"PK\x03\x04"  # of the header in front of each member of a zip file
-_LOCAL_HEADER = struct.Struct(
-    "<4s2x2H16x2H"
-)  # that header: signature, flags, method, lengths of name and extra
+_LOCAL_HEADER = struct.Struct("<4s2x2H16x2H")  # that header: signature, flags, method, lengths of name and extra
 _ENCRYPTED = 0x1  # of the flags
 
 _ORDERED_DICT = "collections OrderedDict"
@@ -101,7 +99,7 @@ class _Archive:
         """Offset of a member's first byte: only the header in front of it tells how long that header is."""
         start = info.header_offset
         header = self.contents[start : start + _LOCAL_HEADER.size].tobytes()
-        if start < 0 or len(header) < _LOCAL_HEADER.size or not header.startswith(_SIGNATURE):
+        if len(header) < _LOCAL_HEADER.size or not header.startswith(_SIGNATURE):
             raise _RefusedError(f"a member at byte {start}", "other bytes or the end of the file")
         _, flags, method, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         if (flags | info.flag_bits) & _ENCRYPTED or not method == info.compress_type == zipfile.ZIP_STORED:
@@ -189,7 +187,7 @@ class _Machine:
             for opcode, argument in _instructions(program):
                 _OPERATIONS[opcode](self, argument)
             (result,) = self.stack
-        except (LookupError, TypeError, ValueError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise _RefusedError("a state dict", f"a broken data.pkl ({_BOUNDED.repr(error)})") from error
         return result
 
@@ -269,10 +267,16 @@ def _instructions(program: bytes) -> Iterator[tuple[str, Any]]:
         info = _OPCODES[code]
         if info.name not in _OPERATIONS:
             raise _RefusedError("only what lays out tensors", f"the pickle opcode {info.name}")
-        yield info.name, info.arg.reader(stream) if info.arg else None
+        yield info.name, _read_argument(info, stream)
         if info.name == "STOP":
             return
     raise ValueError("it ends without STOP")
+
+
+def _read_argument(opcode: pickletools.OpcodeInfo, stream: io.BytesIO) -> Any:
+    if opcode.name == "GLOBAL":  # pickletools would undo escapes there, and warn of wrong ones; pickle has none
+        return " ".join(stream.readline().decode("ascii").rstrip("\n") for _ in range(2))
+    return opcode.arg.reader(stream) if opcode.arg else None
 
 
 def _load_storage(archive: _Archive, dtype: str, key: str, count: int) -> _Storage:
@@ -282,9 +286,7 @@ def _load_storage(archive: _Archive, dtype: str, key: str, count: int) -> _Stora
     return _Storage(dtype, data.view(NUMPY_DTYPES[dtype]))
 
 
-def _build_tensor(
-    storage: _Storage, start: int, sizes: tuple[int, ...], strides: tuple[int, ...]
-) -> StoredTensor:
+def _build_tensor(storage: _Storage, start: int, sizes: tuple[int, ...], strides: tuple[int, ...]) -> StoredTensor:
     """View of `storage` from element `start` on; `strides` count elements."""
     elements = storage.elements
     if not _fits(len(elements), start, sizes, strides):

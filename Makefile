@@ -1,0 +1,44 @@
+# Needs Python and make. Each target makes its own virtual environment.
+PYTHON ?= python3
+MODEL ?=
+
+VENV := .venv
+PARITY_VENV := .venv-parity
+MINILM := .models/all-MiniLM-L6-v2/model.safetensors
+
+.PHONY: demo test parity lint clean
+
+demo: $(VENV)/ready $(MINILM)
+	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
+	    "Around 9 million people live in London" "London is known for its financial district" \
+	    "A happy dog runs over the beach" "How large is the population of England's capital?"
+
+test: $(VENV)/ready $(MINILM)
+	$(VENV)/bin/python -m pytest
+
+parity: $(PARITY_VENV)/ready $(MINILM)
+	$(PARITY_VENV)/bin/python -m scripts.parity $(MODEL)
+
+lint: $(VENV)/ready
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) $(PARITY_VENV) .models build *.egg-info
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable ".[test,lint]"
+	touch $@
+
+# Where there is a CPU build of torch 2.13.0 it is taken at once; elsewhere set TORCH to what fits.
+TORCH ?= torch==2.13.0
+$(PARITY_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(PARITY_VENV)
+	$(PARITY_VENV)/bin/python -m pip install --quiet $(TORCH)
+	$(PARITY_VENV)/bin/python -m pip install --quiet --editable ".[parity]"
+	touch $@
+
+$(MINILM): $(VENV)/ready
+	$(VENV)/bin/python -m scripts.fetch_minilm

@@ -1,0 +1,156 @@
+"""Compare gte_np with transformers and sentence-transformers, live: `make parity` or `make parity MODEL=...`.
+
+Without a model: all-MiniLM-L6-v2's published weights, random weights of the exact shapes of the Chinese GTE models,
+and a small checkpoint laid out as each known model's repository. With one: that folder or name on the hub. Exits
+with status 1 if any difference is over its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gte_np import KNOWN_MODELS, EmbeddingModel, TokenBatch, Tokenizer
+from scripts import oracle
+from scripts.fetch_minilm import FOLDER as MINILM
+from tests import samples
+from tests.checkpoints import CHINESE
+from tests.layouts import write_layout
+from tests.texts import generated
+
+STATES_LIMIT = 2e-5
+VECTORS_LIMIT = 2e-6
+SHAPES_LIMIT = 5e-6  # of vectors, for 24 random layers of 1024
+
+
+@dataclass
+class Row:
+    """One comparison: the worst differences, None where nothing of the kind was compared."""
+
+    name: str
+    texts: int
+    ids_equal: bool
+    states: float | None = None
+    vectors: float | None = None
+    vectors_limit: float = VECTORS_LIMIT
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is within its limit; NaN is not."""
+        return (
+            self.ids_equal
+            and (self.states is None or self.states <= STATES_LIMIT)
+            and (self.vectors is None or self.vectors <= self.vectors_limit)
+        )
+
+    def __str__(self) -> str:
+        cells = (
+            f"{self.name:<36}",
+            f"{self.texts:>6}",
+            f"{'yes' if self.ids_equal else 'NO':>9}",
+            f"{_number(self.states):>9}",
+            f"{_number(self.vectors):>9}",
+            "pass" if self.passed else "FAIL",
+        )
+        return " | ".join(cells)
+
+
+HEADER = f"{'model':<36} |  texts | ids equal |    states |   vectors | result"
+
+
+def main() -> int:
+    """Print a table, a row for each comparison as it ends; return 1 if any failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", help="a folder, or a name on the hub")
+    model = parser.parse_args().model
+    logging.getLogger("gte_np").setLevel(logging.ERROR)  # that texts are cut is meant
+    print(f"gte_np against {oracle.versions()}\n{HEADER}\n{'-' * len(HEADER)}")
+    failed = 0
+    for row in [compare_model(model, model)] if model else compare_all():
+        print(row, flush=True)
+        failed += not row.passed
+    print(f"{failed} of the comparisons failed." if failed else "All within the limits.")
+    return 1 if failed else 0
+
+
+def compare_all() -> Iterator[Row]:
+    """Everything that needs no model hub."""
+    yield compare_model("all-MiniLM-L6-v2", MINILM)
+    yield compare_token_ids("all-MiniLM-L6-v2, generated texts", MINILM)
+    yield compare_token_ids("bert-base-chinese, generated texts", CHINESE)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in samples.SHAPES:
+            texts = [samples.chinese_text(length) for length in samples.SHAPE_LENGTHS]
+            folder = samples.write_shape(name, Path(temporary) / name)
+            yield compare_vectors(f"{name}, random weights", folder, texts, SHAPES_LIMIT)
+        for name in KNOWN_MODELS:
+            folder = write_layout(name, Path(temporary) / name)
+            yield compare_vectors(f"{name}, small", folder, samples.LAYOUT_TEXTS)
+
+
+def compare_model(name: str, name_or_path: str | Path) -> Row:
+    """Token ids and vectors of texts, and the hidden states of each layer for many lengths."""
+    model = EmbeddingModel(name_or_path)
+    row = compare_vectors(name, model.folder, samples.MINILM_TEXTS)
+    bert = oracle.load_bert(model.transformer_folder)
+    row.states = 0.0
+    lengths = [length for length in samples.MINILM_LENGTHS if length <= model.max_seq_length]
+    ids = [samples.ids_of_length(length, model.bert.config.vocab_size) for length in lengths]
+    batch = TokenBatch.from_ids(ids)  # all lengths in one batch, against each by itself
+    ours = model.bert.encode_batch(batch, keep_layers=True).hidden_states or []
+    for text, text_ids in enumerate(ids):
+        theirs = oracle.hidden_states(bert, text_ids)
+        mine = np.stack([layer[batch.slice(text)] for layer in ours])
+        row.states = max(row.states, worst(mine, theirs))
+    return row
+
+
+def compare_vectors(name: str, folder: Path, texts: Sequence[str], limit: float = VECTORS_LIMIT) -> Row:
+    """Token ids and vectors of texts, in one batch and one by one; differences are relative to a vector's length."""
+    model = EmbeddingModel(folder)
+    reference = oracle.load_sentence_transformer(folder)
+    theirs = reference.encode(list(texts))
+    lengths = np.linalg.norm(theirs, axis=1, keepdims=True)
+    together = model.encode(texts)
+    single = np.stack([model.encode(text) for text in texts])
+    return Row(
+        name,
+        len(texts),
+        ids_are_equal(model.tokenizer, reference.tokenizer, texts),
+        vectors=max(worst(ours / lengths, theirs / lengths) for ours in (together, single)),
+        vectors_limit=limit,
+    )
+
+
+def compare_token_ids(name: str, folder: Path) -> Row:
+    """Token ids of generated texts."""
+    texts = list(generated(samples.GENERATED_TEXTS))
+    return Row(name, len(texts), ids_are_equal(Tokenizer.from_folder(folder), oracle.load_tokenizer(folder), texts))
+
+
+def ids_are_equal(tokenizer: Tokenizer, reference: Any, texts: Sequence[str]) -> bool:
+    """Whether all texts have transformers' token ids."""
+    batch = tokenizer.tokenize(texts)
+    expected = oracle.token_ids(reference, texts)
+    return all(batch[text].tolist() == text_ids for text, text_ids in enumerate(expected))
+
+
+def worst(ours: oracle.FloatArray, theirs: oracle.FloatArray) -> float:
+    """The largest absolute difference; NaN if there is one."""
+    return float(np.abs(ours - theirs).max())
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gte_np import EmbeddingModel
+from scripts.fetch_minilm import FOLDER, is_complete
+from tests.checkpoints import small_model
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """all-MiniLM-L6-v2's published files."""
+    assert is_complete(FOLDER), "run python -m scripts.fetch_minilm first, or make test"
+    return FOLDER
+
+
+@pytest.fixture(scope="session")
+def minilm(minilm_folder: Path) -> EmbeddingModel:
+    """all-MiniLM-L6-v2 on the reference encoder."""
+    return EmbeddingModel(minilm_folder, backend="numpy")
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model with random weights; read it, do not change it."""
+    return small_model(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def small(small_folder: Path) -> EmbeddingModel:
+    """The small model, loaded; do not change it."""
+    return EmbeddingModel(small_folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small model of one's own, to break."""
+    return small_model(tmp_path / "model")
