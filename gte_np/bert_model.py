@@ -127,6 +127,8 @@ class BertModel:
             raise InputError("expected attention_mask to hold 1 for a token and 0 for padding, got other values.")
         self._check_ranges(ids, types)
         kept = mask == 1  # (B, T)
+        if not kept.any(axis=1).all():
+            raise InputError("expected at least one token in each text, got a row of nothing but padding.")
         batch = TokenBatch.from_padded(ids, kept, types)  # (B, T) -> N tokens
         output = self.encode_batch(batch, keep_layers=output_hidden_states or output_attentions)
         last = _unpack(output.last_hidden_state, kept)

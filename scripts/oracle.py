@@ -29,7 +29,8 @@ def versions() -> dict[str, str]:
 
 def load_bert(folder: Path) -> Any:
     """transformers' encoder; float32 must be said, or float16 weights stay float16."""
-    return BertModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model: Any = BertModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return model.eval()
 
 
 def bert_output(model: Any, **inputs: NDArray[np.int64]) -> Any:

@@ -124,7 +124,7 @@ def _read_pooling(folder: Path) -> tuple[str, ...]:
 def check_pooling_modes(modes: list[Any], source: object) -> tuple[str, ...]:
     """Return the modes. Raise UnsupportedModelError, which names the source, for one that is not implemented."""
     for mode in modes:
-        if mode not in POOLING_MODES:
+        if not isinstance(mode, str) or mode not in POOLING_MODES:
             raise UnsupportedModelError(
                 f"{source}: pooling mode {mode!r:.80} is not implemented; gte_np has {', '.join(POOLING_MODES)}."
             )

@@ -1,0 +1,126 @@
+"""BertModel: what it accepts, and that packing changes nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gte_np import BertModel, GteError, InputError, MissingDependencyError, TokenBatch
+from tests.checkpoints import write_weights
+
+IDS = np.array([[2, 9, 17, 3], [2, 11, 3, 0]])
+MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
+
+
+@pytest.fixture(scope="module")
+def bert(small_folder: Path) -> BertModel:
+    return BertModel.from_pretrained(small_folder)
+
+
+def test_padding_is_zeros_and_changes_nothing_else(bert: BertModel) -> None:
+    output = bert(IDS, MASK)
+    assert output.last_hidden_state.shape == (2, 4, 32)
+    assert output.last_hidden_state.dtype == np.float32
+    assert not output.last_hidden_state[1, 3].any()
+    alone = bert(IDS[1:, :3]).last_hidden_state[0]
+    assert np.abs(output.last_hidden_state[1, :3] - alone).max() < 1e-6
+
+
+def test_the_mask_and_types_have_defaults(bert: BertModel) -> None:
+    output = bert(IDS.tolist())
+    assert np.array_equal(output.last_hidden_state, bert(IDS, np.ones_like(IDS)).last_hidden_state)
+    assert output.hidden_states is None
+    assert output.attentions is None
+
+
+def test_token_types_count(bert: BertModel) -> None:
+    other = bert(IDS, MASK, np.array([[0, 0, 1, 1], [0, 1, 1, 0]])).last_hidden_state
+    assert np.abs(other - bert(IDS, MASK).last_hidden_state).max() > 0.01
+
+
+def test_hidden_states_and_attentions_on_request(bert: BertModel) -> None:
+    output = bert(IDS, MASK, output_hidden_states=True, output_attentions=True)
+    assert output.hidden_states is not None
+    assert output.attentions is not None
+    assert len(output.hidden_states) == 3
+    assert np.array_equal(output.hidden_states[-1], output.last_hidden_state)
+    assert output.attentions[0].shape == (2, 4, 4, 4)
+    assert output.attentions[0][1, :, :3, :3].sum(axis=-1) == pytest.approx(1, abs=1e-6)
+    assert not output.attentions[0][1, :, :, 3].any()
+
+
+def test_a_checkpoint_without_pooler(folder: Path) -> None:
+    write_weights(folder, pooler=False)
+    assert BertModel.from_pretrained(folder)(IDS).pooler_output is None
+
+
+def test_no_texts(bert: BertModel) -> None:
+    output = bert(np.zeros((0, 4), int), output_attentions=True)
+    assert output.last_hidden_state.shape == (0, 4, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((IDS * 100,), InputError, "input_ids from 0 to 199, got 0 to 1700"),
+        ((IDS - 1,), InputError, "input_ids from 0 to 199, got -1 to 16"),
+        ((IDS, MASK, MASK * 2), InputError, "token_type_ids from 0 to 1"),
+        ((IDS[0],), InputError, r"expected input_ids to be \(B, T\), got shape \(4,\)"),
+        ((IDS, MASK[:1]), InputError, "of the shape of input_ids"),
+        ((IDS, MASK * 2), InputError, "1 for a token and 0 for padding"),
+        ((np.zeros((1, 65), int),), InputError, "at most 64 tokens, got 65"),
+        (([[1, 2], [3]],), InputError, "rows of several lengths"),
+        ((IDS, [[0, 0, 0, 0], [1, 1, 1, 0]]), InputError, "nothing but padding"),
+        ((np.zeros((2, 0), int),), InputError, "nothing but padding"),
+        ((IDS * 1.0,), TypeError, "input_ids to be integers, got float64"),
+        ((["a b"],), TypeError, "integers"),
+        ((None,), TypeError, "integers, got object"),
+    ],
+)
+def test_wrong_input(bert: BertModel, arguments: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        bert(*arguments)
+
+
+def test_backends_by_name(small_folder: Path) -> None:
+    assert BertModel.from_pretrained(small_folder, backend="numpy").config.hidden_size == 32
+    with pytest.raises(InputError, match="one of auto, numpy, numba, got 'torch'"):
+        BertModel.from_pretrained(small_folder, backend="torch")
+    with pytest.raises(MissingDependencyError, match="use 'numpy' or 'auto'") as caught:
+        BertModel.from_pretrained(small_folder, backend="numba")
+    assert isinstance(caught.value, GteError)
+    assert isinstance(caught.value, ImportError)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"dtype": "float16"}, InputError, "dtype to be one of float32"),
+        ({"threads": 0}, InputError, "at least 1"),
+        ({"threads": "two"}, TypeError, "threads to be an int"),
+        ({"threads": True}, TypeError, "threads to be an int"),
+    ],
+)
+def test_wrong_options(small_folder: Path, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        BertModel.from_pretrained(small_folder, **options)
+
+
+def test_the_reference_never_imports_numba(small_folder: Path) -> None:
+    program = (
+        "import sys, gte_np; gte_np.BertModel.from_pretrained(sys.argv[1])([[2, 3]]);"
+        "assert 'numba' not in sys.modules and 'scipy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program, str(small_folder)], check=True)
+
+
+def test_a_text_does_not_see_its_neighbours(bert: BertModel) -> None:
+    ids = [[2, 9, 17, 3], [2], [2, 40, 41, 42, 43, 44, 3]]
+    packed = bert.encode_batch(TokenBatch.from_ids(ids)).last_hidden_state
+    alone = [bert.encode_batch(TokenBatch.from_ids([text])).last_hidden_state for text in ids]
+    assert np.abs(packed - np.concatenate(alone)).max() < 2e-6

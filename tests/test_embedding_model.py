@@ -1,0 +1,283 @@
+"""EmbeddingModel: what encode accepts, what its options mean, what hostile input gives."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gte_np import KNOWN_MODELS, EmbeddingModel, InputError, cos_sim, paraphrase_mining, quantize_embeddings
+from gte_np import embedding_model as embedding_model_module
+from tests.checkpoints import small_model, write_json
+from tests.texts import ORDINARY, of_length
+
+TEXTS = [*ORDINARY, *(of_length(words, seed=words) for words in (3, 8, 15, 40))]
+
+
+@pytest.fixture(scope="module")
+def vectors(small: EmbeddingModel) -> Any:
+    return small.encode(TEXTS)
+
+
+def test_shapes_and_types(small: EmbeddingModel) -> None:
+    assert small.encode("happy").shape == (32,)
+    assert small.encode(["happy"]).shape == (1, 32)
+    assert small.encode([]).shape == (0, 32)
+    assert small.encode(("happy", "person")).dtype == np.float32
+    assert small.encode(np.array(["happy", "person"])).shape == (2, 32)
+    assert small.encode([], truncate_dim=5).shape == (0, 5)
+    assert small.encode([], precision="ubinary").shape == (0, 4)
+    assert small.encode([], output_value="token_embeddings") == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 1000])
+def test_batches_change_nothing(small: EmbeddingModel, vectors: Any, batch_size: int) -> None:
+    assert np.abs(small.encode(TEXTS, batch_size=batch_size) - vectors).max() < 1e-6
+
+
+def test_order_and_windows_change_nothing(
+    small: EmbeddingModel, vectors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_model_module, "TEXTS_AT_ONCE", 4)
+    assert np.abs(small.encode(TEXTS[::-1])[::-1] - vectors).max() < 1e-6
+
+
+def test_memory_follows_the_token_budget(small: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    encode_batch = small.bert.encode_batch
+    monkeypatch.setattr(
+        small.bert, "encode_batch", lambda batch: seen.append(len(batch.input_ids)) or encode_batch(batch)
+    )
+    small.encode([of_length(100, seed=1)] * 300, batch_size=1000)
+    assert sum(seen) == 300 * 64
+    assert max(seen) <= 4096
+
+
+def test_normalize_embeddings(small: EmbeddingModel, small_folder: Path, tmp_path: Path) -> None:
+    raw = small.encode(TEXTS, normalize_embeddings=False)
+    assert np.abs(np.linalg.norm(raw, axis=1) - 1).min() > 0.1
+    unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    assert small.encode(TEXTS) == pytest.approx(unit, abs=1e-6)  # the repository has a Normalize module
+    without = small_model(tmp_path / "without")
+    (without / "modules.json").unlink()
+    model = EmbeddingModel(without)
+    assert model.encode(TEXTS) == pytest.approx(raw, abs=1e-5)
+    assert model.encode(TEXTS, normalize_embeddings=True) == pytest.approx(unit, abs=1e-6)
+
+
+def test_truncate_dim_cuts_after_the_modules_and_before_the_option(small: EmbeddingModel, small_folder: Path) -> None:
+    full = small.encode(TEXTS)
+    assert np.array_equal(small.encode(TEXTS, truncate_dim=8), full[:, :8])
+    unit = full[:, :8] / np.linalg.norm(full[:, :8], axis=1, keepdims=True)
+    assert small.encode(TEXTS, truncate_dim=8, normalize_embeddings=True) == pytest.approx(unit, abs=1e-6)
+    model = EmbeddingModel(small_folder, truncate_dim=8)
+    assert model.get_sentence_embedding_dimension() == 8
+    assert np.array_equal(model.encode(TEXTS), full[:, :8])
+    assert model.encode(TEXTS, truncate_dim=16).shape == (len(TEXTS), 16)
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_precision(small: EmbeddingModel, vectors: Any, precision: str) -> None:
+    assert np.array_equal(small.encode(TEXTS, precision=precision), quantize_embeddings(vectors, precision))
+
+
+def test_precision_of_one_text(small: EmbeddingModel) -> None:
+    assert small.encode("happy", precision="binary").shape == (4,)
+    with pytest.raises(InputError, match="several vectors"):
+        small.encode("happy", precision="int8")
+
+
+def test_token_embeddings(small: EmbeddingModel) -> None:
+    tokens = small.encode(TEXTS, output_value="token_embeddings")
+    raw = small.encode(TEXTS, normalize_embeddings=False)
+    assert [len(text) for text in tokens] == small.tokenize(TEXTS).lengths.tolist()
+    assert np.stack([text.mean(axis=0) for text in tokens]) == pytest.approx(raw, abs=1e-5)
+    alone = small.encode(TEXTS[0], output_value="token_embeddings")
+    assert alone == pytest.approx(tokens[0], abs=1e-5)
+
+
+def test_prompts(small_folder: Path, tmp_path: Path) -> None:
+    folder = small_model(tmp_path / "model")
+    prompts = {"query": "is ", "passage": "that "}
+    write_json(folder / "config_sentence_transformers.json", {"prompts": prompts, "default_prompt_name": "passage"})
+    plain, model = EmbeddingModel(small_folder), EmbeddingModel(folder)
+    expected = {prefix: plain.encode(prefix + "happy") for prefix in ("", "is ", "that ", "very ")}
+    assert np.array_equal(model.encode("happy"), expected["that "])
+    assert np.array_equal(model.encode("happy", prompt_name="query"), expected["is "])
+    assert np.array_equal(model.encode("happy", prompt="very ", prompt_name="query"), expected["very "])
+    assert np.array_equal(model.encode("happy", prompt=""), expected[""])
+    assert np.array_equal(model.encode_query("happy"), expected["is "])
+    assert np.array_equal(model.encode_document("happy"), expected[""])  # "document" is there, and empty
+    assert np.array_equal(model.encode_document("happy", prompt="very "), expected["very "])
+    given = EmbeddingModel(folder, prompts={"query": "very "}, default_prompt_name="query")
+    assert np.array_equal(given.encode("happy"), expected["very "])
+    with pytest.raises(InputError, match="a prompt name among query, document, passage, got 'nothing'"):
+        model.encode("happy", prompt_name="nothing")
+    with pytest.raises(InputError, match="got 'nothing'"):
+        EmbeddingModel(folder, default_prompt_name="nothing")
+
+
+def test_pooling_without_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = small_model(tmp_path / "model")
+    (folder / "modules.json").unlink()
+    with caplog.at_level(logging.WARNING, "gte_np"):
+        assert EmbeddingModel(folder).pooling_modes == ("mean",)
+    assert "no pooling files: mean pooling is used, as sentence-transformers does" in caplog.text
+    caplog.clear()
+    model = EmbeddingModel(folder, pooling="cls")
+    assert not caplog.records
+    tokens = model.encode("happy person", output_value="token_embeddings")
+    assert model.encode("happy person") == pytest.approx(tokens[0], abs=1e-6)
+
+
+def test_limits(folder: Path) -> None:
+    assert EmbeddingModel(folder).max_seq_length == 64
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 20})
+    model = EmbeddingModel(folder)
+    assert model.max_seq_length == 20
+    model.max_seq_length = 7
+    assert model.tokenize(["happy " * 50]).lengths.tolist() == [7]
+    with pytest.raises(InputError, match="at most 64"):
+        model.max_seq_length = 65
+    with pytest.raises(TypeError, match="got str"):
+        model.max_seq_length = "7"  # type: ignore[assignment]
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 1000})
+    assert EmbeddingModel(folder).max_seq_length == 64
+
+
+def test_cut_texts_are_counted_and_told_of_once(small: EmbeddingModel, caplog: pytest.LogCaptureFixture) -> None:
+    texts = ["happy " * words for words in (5, 62, 63, 500)]
+    batch = small.tokenize(texts)
+    assert batch.token_counts.tolist() == [7, 64, 65, 502]
+    assert batch.lengths.tolist() == [7, 64, 64, 64]
+    with caplog.at_level(logging.WARNING, "gte_np"):
+        small.encode(texts, batch_size=1)
+    assert [record.getMessage() for record in caplog.records] == ["2 of 4 texts were cut to 64 tokens."]
+
+
+def test_similarity_is_the_repository_s(folder: Path, small: EmbeddingModel) -> None:
+    vectors = small.encode(TEXTS)
+    assert small.similarity_fn_name == "cosine"
+    assert np.array_equal(small.similarity(vectors, vectors), cos_sim(vectors, vectors))
+    write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "euclidean"})
+    model = EmbeddingModel(folder)
+    assert model.similarity(vectors[:1], vectors[1:])[0, 0] == pytest.approx(
+        -np.linalg.norm(vectors[0] - vectors[1]), abs=1e-6
+    )
+    assert model.similarity_pairwise(vectors, vectors).shape == (len(TEXTS),)
+    model.similarity_fn_name = "dot"
+    assert model.similarity(vectors[0], vectors[0])[0, 0] == pytest.approx(1, abs=1e-6)
+    with pytest.raises(InputError, match="cosine, dot, euclidean, manhattan, got 'angle'"):
+        model.similarity_fn_name = "angle"
+
+
+def test_paraphrase_mining(small: EmbeddingModel) -> None:
+    best = paraphrase_mining(small, ["happy person", "中国的首都", "happy person", "今天"], max_pairs=1)
+    assert best[0][1:] == (0, 2)
+    assert best[0][0] == pytest.approx(1, abs=1e-6)
+
+
+def test_progress(small: EmbeddingModel, capsys: pytest.CaptureFixture[str]) -> None:
+    small.encode(TEXTS)
+    assert capsys.readouterr().err == ""
+    small.encode(TEXTS, show_progress_bar=True)
+    assert "100%" in capsys.readouterr().err
+
+
+# What a person, or someone worse, may hand to encode: the error, or None where it has a vector.
+HOSTILE: list[tuple[Any, type[Exception] | None, str]] = [
+    (None, TypeError, "a list of str, got NoneType"),
+    (3, TypeError, "a list of str, got int"),
+    (3.5, TypeError, "a list of str, got float"),
+    (b"bytes", TypeError, "a list of str, got bytes"),
+    ({"a": "b"}, TypeError, "a list of str, got dict"),
+    ([None], TypeError, "got NoneType as text 0"),
+    (["fine", 3], TypeError, "got int as text 1"),
+    ([b"bytes"], TypeError, "got bytes as text 0"),
+    ([["a", "list"], ["of", "lists"]], TypeError, "got list as text 0"),
+    (iter(["a"]), TypeError, "a list of str, got list_iterator"),
+    (np.zeros(3), TypeError, "got float64 as text 0"),
+    ("\ud83d", InputError, "lone surrogate in text 0, character 0"),
+    (["fine", "half a smile: \ude00"], InputError, "lone surrogate in text 1, character 14"),
+    ("", None, ""),
+    ("   \t\n", None, ""),
+    ("\0", None, ""),
+    ("a\0b", None, ""),
+    ("[CLS] [SEP] [PAD] [MASK] [UNK]", None, ""),
+    ("\u202e\u2066\ufeff\u200b", None, ""),
+    ("e" + "\u0301" * 100_000, None, ""),
+    ("a" * 100_000_000, None, ""),
+    ("happy person " * 8_000_000, None, ""),
+    (["x"] * 5000, None, ""),
+]
+
+
+@pytest.mark.parametrize(("sentences", "error", "message"), HOSTILE)
+def test_hostile_input(small: EmbeddingModel, sentences: Any, error: type[Exception] | None, message: str) -> None:
+    if error is not None:
+        with pytest.raises(error, match=message):
+            small.encode(sentences)
+        return
+    vectors = np.atleast_2d(small.encode(sentences))
+    assert np.isfinite(vectors).all()
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def test_an_endless_text_has_the_vector_of_its_beginning(small: EmbeddingModel) -> None:
+    endless = small.encode("happy person " * 8_000_000)
+    assert np.array_equal(endless, small.encode("happy person " * 50))
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "\0"])
+def test_a_text_of_nothing_is_its_two_special_tokens(small: EmbeddingModel, text: str) -> None:
+    assert small.tokenize([text])[0].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"batch_size": 0}, InputError, "batch_size to be at least 1"),
+        ({"batch_size": "32"}, TypeError, "batch_size to be an int"),
+        ({"precision": "float16"}, InputError, "precision to be one of"),
+        ({"output_value": "hidden"}, InputError, "output_value to be one of sentence_embedding, token_embeddings"),
+        ({"output_value": "token_embeddings", "precision": "int8"}, InputError, "float32 with token_embeddings"),
+        ({"truncate_dim": 0}, InputError, "truncate_dim from 1 to 32"),
+        ({"truncate_dim": 33}, InputError, "truncate_dim from 1 to 32, got 33"),
+        ({"truncate_dim": 1.5}, TypeError, "truncate_dim to be an int"),
+        ({"prompt": 3}, TypeError, "prompt to be a str"),
+        ({"prompt_name": "x"}, InputError, "prompt name among"),
+    ],
+)
+def test_options_that_cannot_be(
+    small: EmbeddingModel, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        small.encode(["happy"], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"truncate_dim": 99}, InputError, "truncate_dim from 1 to 32"),
+        ({"prompts": ["a"]}, TypeError, "prompts to map names to texts"),
+        ({"prompts": {"query": 3}}, TypeError, "prompt 'query' to be a str"),
+        ({"pooling": "best"}, Exception, "pooling mode 'best' is not implemented"),
+    ],
+)
+def test_models_that_cannot_be(
+    small_folder: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        EmbeddingModel(small_folder, **options)
+
+
+def test_the_table_of_known_models() -> None:
+    assert len(KNOWN_MODELS) == 15
+    for name, known in KNOWN_MODELS.items():
+        assert known.name == name
+        assert known.prompts.keys() <= {"query", "document"}
+    assert KNOWN_MODELS["BAAI/bge-large-zh-v1.5"].prompts == {"query": "为这个句子生成表示以用于检索相关文章\uff1a"}
+    assert KNOWN_MODELS["sensenova/piccolo-base-zh"].prompts == {"query": "查询\u003a ", "document": "结果\u003a "}

@@ -1,0 +1,110 @@
+"""Similarities, search and mining, against their definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gte_np import (
+    InputError,
+    cos_sim,
+    dot_score,
+    normalize,
+    paraphrase_mining_embeddings,
+    semantic_search,
+)
+from gte_np.similarity import SIMILARITY_FUNCTIONS
+
+random = np.random.default_rng(0)
+A, B = (random.standard_normal((rows, 33), dtype=np.float32) for rows in (5, 7))
+DEFINITIONS: dict[str, Callable[[Any, Any], float]] = {
+    "cosine": lambda a, b: float(a @ b / np.sqrt(a @ a) / np.sqrt(b @ b)),
+    "dot": lambda a, b: float(a @ b),
+    "euclidean": lambda a, b: -float(np.sqrt(((a - b) ** 2).sum())),
+    "manhattan": lambda a, b: -float(np.abs(a - b).sum()),
+}
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_all_pairs_and_row_by_row(name: str) -> None:
+    all_pairs, row_by_row = SIMILARITY_FUNCTIONS[name]
+    wide_a, wide_b = A.astype(np.float64), B.astype(np.float64)
+    expected = np.array([[DEFINITIONS[name](a, b) for b in wide_b] for a in wide_a])
+    assert all_pairs(A, B) == pytest.approx(expected, abs=2e-5)
+    assert row_by_row(A, B[:5]) == pytest.approx(np.diag(expected), abs=2e-5)
+    assert all_pairs(A[0], B.tolist()) == pytest.approx(expected[:1], abs=2e-5)
+    assert all_pairs(A[:0], B).shape == (0, 7)
+
+
+def test_every_function_is_tested() -> None:
+    assert DEFINITIONS.keys() == SIMILARITY_FUNCTIONS.keys()
+
+
+def test_equal_vectors_are_at_distance_0() -> None:
+    assert SIMILARITY_FUNCTIONS["euclidean"][0](A, A).diagonal() == pytest.approx(0, abs=1e-6)
+
+
+def test_zeros_have_no_direction() -> None:
+    assert cos_sim(np.zeros(33), B).tolist() == [[0] * 7]
+
+
+def test_normalize_has_the_arguments_of_torch() -> None:
+    assert normalize(A, p=2, dim=1) == pytest.approx(A / np.linalg.norm(A, axis=1)[:, None])
+    assert normalize(A, p=1, dim=0) == pytest.approx(A / np.abs(A).sum(axis=0))
+    assert normalize(A).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "error"),
+    [
+        (A, B[:, :5], InputError),
+        (A[None], B, InputError),
+        (["x"], ["y"], TypeError),
+        (None, B, TypeError),
+    ],
+)
+def test_what_cannot_be_compared(a: Any, b: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        cos_sim(a, b)
+
+
+def test_row_by_row_needs_as_many_rows() -> None:
+    with pytest.raises(InputError, match="got 5 and 7"):
+        SIMILARITY_FUNCTIONS["dot"][1](A, B)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+@pytest.mark.parametrize("top_k", [1, 4, 50])
+def test_search_is_a_sort(chunk: int, top_k: int) -> None:
+    found = semantic_search(A, B, top_k=top_k, query_chunk_size=chunk, corpus_chunk_size=chunk)
+    for query, results in zip(cos_sim(A, B), found, strict=True):
+        order = np.argsort(-query)[:top_k]
+        assert [result["corpus_id"] for result in results] == order.tolist()
+        assert [result["score"] for result in results] == pytest.approx(query[order].tolist(), abs=1e-6)
+
+
+def test_search_with_another_score_and_a_single_query() -> None:
+    found = semantic_search(A[0], B, score_function=dot_score, top_k=2)
+    assert [result["corpus_id"] for result in found[0]] == np.argsort(-(B @ A[0]))[:2].tolist()
+
+
+def test_search_in_nothing() -> None:
+    assert semantic_search(A[:2], B[:0]) == [[], []]
+
+
+@pytest.mark.parametrize("chunk", [2, 1000])
+def test_mining_finds_the_best_pairs(chunk: int) -> None:
+    points = random.standard_normal((40, 8), dtype=np.float32)
+    scores = cos_sim(points, points)
+    pairs = sorted(((float(scores[i, j]), i, j) for i in range(40) for j in range(i + 1, 40)), reverse=True)
+    mined = paraphrase_mining_embeddings(points, query_chunk_size=chunk, corpus_chunk_size=chunk, max_pairs=25)
+    assert [pair[1:] for pair in mined] == [pair[1:] for pair in pairs[:25]]
+    assert [pair[0] for pair in mined] == pytest.approx([pair[0] for pair in pairs[:25]])
+
+
+def test_mining_keeps_top_k_of_each_row() -> None:
+    points = np.float32([[1, 0], [1, 0.1], [1, 0.3], [0, 1]])
+    assert [pair[1:] for pair in paraphrase_mining_embeddings(points, top_k=1)] == [(0, 1), (1, 2), (2, 3)]
