@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from gte_np.progress import progress_bar
 from gte_np.quantization import PRECISIONS, quantize_embeddings
 from gte_np.similarity import SIMILARITY_FUNCTIONS, normalize, paraphrase_mining_embeddings
 from gte_np.token_batch import TokenBatch
-from gte_np.tokenizer import Tokenizer, check_ids_fit, check_max_length, check_texts
+from gte_np.tokenizer import Texts, Tokenizer, check_ids_fit, check_max_length, check_texts
 
 logger = logging.getLogger("gte_np")
 
@@ -114,7 +114,7 @@ class EmbeddingModel:
         """The length of a vector: D, unless a Dense module or `truncate_dim` changes it."""
         return self.truncate_dim or self._dimension
 
-    def tokenize(self, texts: Sequence[str]) -> TokenBatch:
+    def tokenize(self, texts: Texts) -> TokenBatch:
         """Return the token ids of the texts, cut to `max_seq_length`, and their token counts before that.
 
         Text b was cut where token_counts[b] > lengths[b]. Counting reads each text to its end.
@@ -123,7 +123,7 @@ class EmbeddingModel:
 
     def encode(
         self,
-        sentences: str | Sequence[str],
+        sentences: str | Texts,
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -172,7 +172,7 @@ class EmbeddingModel:
 
     def encode_query(
         self,
-        sentences: str | Sequence[str],
+        sentences: str | Texts,
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -185,7 +185,7 @@ class EmbeddingModel:
 
     def encode_document(
         self,
-        sentences: str | Sequence[str],
+        sentences: str | Texts,
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -257,9 +257,7 @@ class EmbeddingModel:
         return truncate_dim
 
 
-def paraphrase_mining(
-    model: EmbeddingModel, sentences: Sequence[str], **options: Any
-) -> list[tuple[float, int, int]]:
+def paraphrase_mining(model: EmbeddingModel, sentences: Texts, **options: Any) -> list[tuple[float, int, int]]:
     """Encode the sentences and return the pairs that are most alike; options of `paraphrase_mining_embeddings`."""
     return paraphrase_mining_embeddings(model.encode(sentences), **options)
 

@@ -16,6 +16,7 @@ from gte_np.errors import CheckpointError, InputError
 from gte_np.text_pieces import PIECE_CHARACTERS, TextPieces
 from gte_np.token_batch import TokenBatch
 
+Texts = Sequence[str] | NDArray[np.str_]
 SPECIAL_COUNT = 2  # [CLS] before a text and [SEP] behind it
 
 
@@ -80,7 +81,7 @@ class Tokenizer:
 
     def __call__(
         self,
-        text: str | Sequence[str],
+        text: str | Texts,
         *,
         padding: bool = False,
         truncation: bool = False,
@@ -124,7 +125,7 @@ class Tokenizer:
             "attention_mask": mask.astype(np.int64),
         }
 
-    def tokenize(self, texts: Sequence[str], max_length: int | None = None, *, count_all: bool = True) -> TokenBatch:
+    def tokenize(self, texts: Texts, max_length: int | None = None, *, count_all: bool = True) -> TokenBatch:
         """Return the token ids of texts, packed, each cut to `max_length` tokens with [CLS] and [SEP] kept.
 
         `token_counts` of the result tells how many tokens each text has. Counting takes time and no memory; with

@@ -73,7 +73,7 @@ def test_every_dtype_keeps_its_values_and_its_size(folder: Path, dtype: str, fil
 
 
 def test_bfloat16_is_the_upper_half_of_float32() -> None:
-    values = np.float32([1.5, -0.0, 3.140625, 1e-38])
+    values = np.array([1.5, -0.0, 3.140625, 1e-38], np.float32)
     assert to_stored(values, "bfloat16").to_float32()[:3].tolist() == [1.5, -0.0, 3.140625]
 
 

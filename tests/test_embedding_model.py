@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gte_np import KNOWN_MODELS, EmbeddingModel, InputError, cos_sim, paraphrase_mining, quantize_embeddings
+from gte_np import (
+    KNOWN_MODELS,
+    EmbeddingModel,
+    InputError,
+    TokenBatch,
+    cos_sim,
+    paraphrase_mining,
+    quantize_embeddings,
+)
 from gte_np import embedding_model as embedding_model_module
 from tests.checkpoints import small_model, write_json
 from tests.texts import ORDINARY, of_length
@@ -48,9 +56,12 @@ def test_order_and_windows_change_nothing(
 def test_memory_follows_the_token_budget(small: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     encode_batch = small.bert.encode_batch
-    monkeypatch.setattr(
-        small.bert, "encode_batch", lambda batch: seen.append(len(batch.input_ids)) or encode_batch(batch)
-    )
+
+    def watched(batch: TokenBatch) -> Any:
+        seen.append(len(batch.input_ids))
+        return encode_batch(batch)
+
+    monkeypatch.setattr(small.bert, "encode_batch", watched)
     small.encode([of_length(100, seed=1)] * 300, batch_size=1000)
     assert sum(seen) == 300 * 64
     assert max(seen) <= 4096

@@ -44,7 +44,7 @@ def test_a_dimension_that_never_changes() -> None:
 
 
 def test_binary_packs_signs() -> None:
-    signs = np.float32([[1, -1, 1, 1, -1, -1, -1, 1], [-1, 0, -1, -1, -1, -1, -1, -1]])
+    signs = np.array([[1, -1, 1, 1, -1, -1, -1, 1], [-1, 0, -1, -1, -1, -1, -1, -1]], np.float32)
     assert quantize_embeddings(signs, "ubinary").tolist() == [[0b10110001], [0]]
     assert quantize_embeddings(signs, "binary").tolist() == [[0b10110001 - 128], [-128]]
     assert quantize_embeddings(signs, "binary").dtype == np.int8

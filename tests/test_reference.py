@@ -53,8 +53,11 @@ def test_layer_norm_adds_eps_to_the_variance() -> None:
 
 
 def test_linear_is_x_w_transposed_plus_b() -> None:
-    weights = {"n.weight": np.array([[1, 2], [3, 4], [5, 6]], np.float32), "n.bias": np.float32([10, 20, 30])}
-    assert linear(np.float32([[1, 1]]), weights, "n").tolist() == [[13, 27, 41]]
+    weights = {
+        "n.weight": np.array([[1, 2], [3, 4], [5, 6]], np.float32),
+        "n.bias": np.array([10, 20, 30], np.float32),
+    }
+    assert linear(np.array([[1, 1]], np.float32), weights, "n").tolist() == [[13, 27, 41]]
 
 
 def test_heads_split_by_features_and_join_again() -> None:
@@ -80,7 +83,8 @@ def test_attention_against_loops(tokens: int, heads: int, size: int) -> None:
 
 
 def test_softmax_of_large_scores_is_finite() -> None:
-    assert softmax(np.float32([[1000, 999, -1000]]))[0] == pytest.approx([0.7310586, 0.2689414, 0])
+    probabilities = softmax(np.array([[1000, 999, -1000]], np.float32))
+    assert probabilities[0] == pytest.approx([0.7310586, 0.2689414, 0])
 
 
 def test_embeddings_add_word_type_and_position() -> None:

@@ -106,5 +106,5 @@ def test_mining_finds_the_best_pairs(chunk: int) -> None:
 
 
 def test_mining_keeps_top_k_of_each_row() -> None:
-    points = np.float32([[1, 0], [1, 0.1], [1, 0.3], [0, 1]])
+    points = np.array([[1, 0], [1, 0.1], [1, 0.3], [0, 1]], np.float32)
     assert [pair[1:] for pair in paraphrase_mining_embeddings(points, top_k=1)] == [(0, 1), (1, 2), (2, 3)]

@@ -19,11 +19,16 @@ ORDINARY = [
 ]
 
 
+_WORDS = [
+    *("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while"),
+    *("今天", "天气", "很好", "我们", "去", "公园", "😀", "🚀", "embeddings", "BERT", "2026"),
+]
+
+
 def of_length(words: int, seed: int) -> str:
     """A text of that many words, in English, Chinese and emoji."""
     source = random.Random(seed)
-    pool = "the quick brown fox jumps over a lazy dog while 今天 天气 很好 我们 去 公园 😀 🚀 embeddings BERT 2026".split()
-    return " ".join(source.choice(pool) for _ in range(words))
+    return " ".join(source.choice(_WORDS) for _ in range(words))
 
 
 _BLOCKS = (
