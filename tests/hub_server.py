@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, NamedTuple
 from unittest import mock
 from urllib.parse import unquote, urlsplit
@@ -70,9 +70,7 @@ class HubServer(ThreadingHTTPServer):
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.shutdown()
         self._thread.join()
         self.server_close()
@@ -122,13 +120,13 @@ class _Handler(BaseHTTPRequestHandler):
     server: HubServer
     timeout = 10
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name in the base class)
+    def log_message(self, format: str, *args: object) -> None:
         """Print nothing."""
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer()
 
     def _answer(self) -> None:
@@ -137,20 +135,18 @@ class _Handler(BaseHTTPRequestHandler):
         failure = next((found for part, found in self.server.failures.items() if part in path), None)
         if failure is not None:
             self._refuse(*failure)
-        elif self.server.token and not self._is_allowed():
-            return
-        else:
+        elif self._is_allowed():
             self._serve(_route(path))
 
     def _is_allowed(self) -> bool:
         """Check the token, and answer as the real hub does, which does not tell "private" from "not there"."""
         sent = self.headers.get("Authorization")
+        if not self.server.token or sent == f"Bearer {self.server.token}":
+            return True
         if sent is None:
             self._refuse(HTTPStatus.UNAUTHORIZED, "RepoNotFound")
-        elif sent != f"Bearer {self.server.token}":
-            self._refuse(HTTPStatus.UNAUTHORIZED, "", "Invalid credentials in Authorization header")
         else:
-            return True
+            self._refuse(HTTPStatus.UNAUTHORIZED, "", "Invalid credentials in Authorization header")
         return False
 
     def _serve(self, route: dict[str, str]) -> None:
@@ -264,7 +260,8 @@ def client_environment(home: Path, endpoint: str, **settings: str) -> Iterator[N
     with mock.patch.dict(os.environ):
         for name in filter(_is_setting, list(os.environ)):
             del os.environ[name]
-        os.environ.update(HF_HOME=str(home), HF_ENDPOINT=endpoint, NO_PROXY="127.0.0.1", **settings)
+        os.environ.update(HF_HOME=str(home), HF_ENDPOINT=endpoint, NO_PROXY="127.0.0.1")
+        os.environ.update(HF_HUB_DISABLE_SYMLINKS_WARNING="1", **settings)
         before = _forget_client()
         try:
             yield
