@@ -163,7 +163,9 @@ def _read_lines(name: str) -> list[str]:
 def _write(vectors: NDArray[Any], texts: list[str], output: str, file_format: str) -> None:
     if file_format == "npy":
         if output == "-":
-            np.save(sys.stdout.buffer, vectors)
+            content = io.BytesIO()
+            np.save(content, vectors)  # to a pipe it would seek
+            sys.stdout.buffer.write(content.getbuffer())
         else:
             with Path(output).open("wb") as file:
                 np.save(file, vectors)
