@@ -12,9 +12,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_np.arguments import check_choice
 from gte_np.checkpoint.config import BertConfig
 from gte_np.checkpoint.weights import BertWeights
-from gte_np.errors import InputError, MissingDependencyError
+from gte_np.errors import MissingDependencyError
 from gte_np.token_batch import TokenBatch
 
 FloatArray = NDArray[np.float32]
@@ -48,9 +49,7 @@ def make_encoder(backend: str, config: BertConfig, weights: BertWeights) -> Enco
 
     Raises InputError for another name, and MissingDependencyError for a backend that is not there.
     """
-    if backend not in BACKENDS:
-        raise InputError(f"expected backend to be one of {', '.join(BACKENDS)}, got {backend!r}.")
-    if backend == "numba":
+    if check_choice("backend", backend, BACKENDS) == "numba":
         raise MissingDependencyError("backend 'numba' is not part of this version; use 'numpy' or 'auto'.")
     from gte_np.reference import ReferenceEncoder
 

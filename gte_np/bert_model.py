@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gte_np.arguments import check_choice, check_integer
 from gte_np.backend import EncoderOutput, FloatArray, make_encoder
 from gte_np.checkpoint.config import BertConfig, read_config
 from gte_np.checkpoint.hub import resolve_model
@@ -54,8 +55,7 @@ class BertModel:
         dtype: str = "float32",
         threads: int | None = None,
     ) -> None:
-        if dtype not in DTYPES:
-            raise InputError(f"expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}.")
+        check_choice("dtype", dtype, DTYPES)
         _check_threads(threads)
         self.config = config
         self._encoder = make_encoder(backend, config, weights)
@@ -158,14 +158,10 @@ class BertModel:
             )
 
 
-def _check_threads(threads: object) -> None:
-    if threads is None:
-        return
-    if isinstance(threads, bool) or not isinstance(threads, int):
-        raise TypeError(f"expected threads to be an int or None, got {type(threads).__name__}.")
-    if threads < 1:
-        raise InputError(f"expected threads to be at least 1, got {threads}.")
-    logger.warning("threads=%d has no effect on NumPy: set OPENBLAS_NUM_THREADS before it is imported.", threads)
+def _check_threads(threads: int | None) -> None:
+    if threads is not None:
+        check_integer("threads", threads, least=1)
+        logger.warning("threads has no effect on NumPy: set OPENBLAS_NUM_THREADS before it is imported.")
 
 
 def _integers(values: ArrayLike, name: str) -> NDArray[np.integer]:

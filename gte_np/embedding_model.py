@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gte_np.arguments import check_choice, check_integer, check_text
 from gte_np.backend import FloatArray
 from gte_np.batching import make_batches
 from gte_np.bert_model import BertModel
@@ -24,7 +25,7 @@ from gte_np.progress import progress_bar
 from gte_np.quantization import PRECISIONS, quantize_embeddings
 from gte_np.similarity import SIMILARITY_FUNCTIONS, normalize, paraphrase_mining_embeddings
 from gte_np.token_batch import TokenBatch
-from gte_np.tokenizer import Texts, Tokenizer, check_ids_fit, check_max_length, check_texts
+from gte_np.tokenizer import SPECIAL_COUNT, Texts, Tokenizer, check_ids_fit, check_texts
 
 logger = logging.getLogger("gte_np")
 
@@ -97,9 +98,7 @@ class EmbeddingModel:
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
         positions = self.bert.config.max_position_embeddings
-        if check_max_length(value) > positions:
-            raise InputError(f"expected max_seq_length to be at most {positions}, the positions, got {value}.")
-        self._max_seq_length = value
+        self._max_seq_length = check_integer("max_seq_length", value, SPECIAL_COUNT, positions)
 
     @property
     def similarity_fn_name(self) -> str:
@@ -108,7 +107,7 @@ class EmbeddingModel:
 
     @similarity_fn_name.setter
     def similarity_fn_name(self, value: str) -> None:
-        self._similarity_fn_name = _one_of("similarity_fn_name", value, tuple(SIMILARITY_FUNCTIONS))
+        self._similarity_fn_name = check_choice("similarity_fn_name", value, tuple(SIMILARITY_FUNCTIONS))
 
     def get_sentence_embedding_dimension(self) -> int:
         """The length of a vector: D, unless a Dense module or `truncate_dim` changes it."""
@@ -148,9 +147,9 @@ class EmbeddingModel:
         TypeError for anything but texts, and InputError for arguments that cannot be.
         """
         texts = check_texts([sentences] if isinstance(sentences, str) else sentences)
-        _one_of("output_value", output_value, OUTPUT_VALUES)
-        _one_of("precision", precision, PRECISIONS)
-        _check_batch_size(batch_size)
+        check_choice("output_value", output_value, OUTPUT_VALUES)
+        check_choice("precision", precision, PRECISIONS)
+        batch_size = check_integer("batch_size", batch_size, least=1)
         dimension = self._check_truncate_dim(truncate_dim) or self.truncate_dim
         prefix = self._resolve_prompt(prompt_name, prompt)
         show = logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
@@ -239,7 +238,7 @@ class EmbeddingModel:
 
     def _resolve_prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         if prompt is not None:
-            return _text("prompt", prompt)
+            return check_text("prompt", prompt)
         name = self.default_prompt_name if prompt_name is None else prompt_name
         if name is None:
             return ""
@@ -248,13 +247,7 @@ class EmbeddingModel:
         return self.prompts[name]
 
     def _check_truncate_dim(self, truncate_dim: int | None) -> int | None:
-        if truncate_dim is None:
-            return None
-        if isinstance(truncate_dim, bool) or not isinstance(truncate_dim, int):
-            raise TypeError(f"expected truncate_dim to be an int or None, got {type(truncate_dim).__name__}.")
-        if not 1 <= truncate_dim <= self._dimension:
-            raise InputError(f"expected truncate_dim from 1 to {self._dimension}, got {truncate_dim}.")
-        return truncate_dim
+        return None if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1, self._dimension)
 
 
 def paraphrase_mining(model: EmbeddingModel, sentences: Texts, **options: Any) -> list[tuple[float, int, int]]:
@@ -302,23 +295,4 @@ def _merge_prompts(
     if not isinstance(given, Mapping | None):
         raise TypeError(f"expected prompts to map names to texts, got {type(given).__name__}.")
     prompts = {"query": "", "document": ""} | (known.prompts if known else {}) | config.prompts
-    return prompts | {name: _text(f"prompt {name!r}", prompt) for name, prompt in (given or {}).items()}
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected {name} to be a str, got {type(value).__name__}.")
-    return value
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise InputError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}.")
-    return value
-
-
-def _check_batch_size(batch_size: object) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
-        raise TypeError(f"expected batch_size to be an int, got {type(batch_size).__name__}.")
-    if batch_size < 1:
-        raise InputError(f"expected batch_size to be at least 1, got {batch_size}.")
+    return prompts | {name: check_text(f"prompt {name!r}", prompt) for name, prompt in (given or {}).items()}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_np.arguments import check_integer
 from gte_np.checkpoint.hub import resolve_model
 from gte_np.checkpoint.tokenizer_files import TokenizerFiles, build_word_piece, read_tokenizer_files
 from gte_np.errors import CheckpointError, InputError
@@ -139,7 +140,7 @@ class Tokenizer:
         ([101, 791, 1921, 704, 102], [9])
         """
         texts = check_texts(texts)
-        most = None if max_length is None else check_max_length(max_length)
+        most = None if max_length is None else check_integer("max_length", max_length, least=SPECIAL_COUNT)
         short = [text if len(text) <= PIECE_CHARACTERS else "" for text in texts]
         ids: list[list[int]] = [encoding.ids for encoding in self._backend.encode_batch_fast(short)]
         counts = [len(text_ids) for text_ids in ids]
@@ -190,15 +191,6 @@ def _check_unicode(text: str, index: int, step: int = 1 << 20) -> None:
                 f"expected texts of valid Unicode, got a lone surrogate in text {index}, character "
                 f"{start + error.start}. Decode the bytes with errors='replace', or drop it."
             ) from error
-
-
-def check_max_length(max_length: object) -> int:
-    """Return it. Raise TypeError if it is no int, and InputError if it is too small for [CLS] and [SEP]."""
-    if isinstance(max_length, bool) or not isinstance(max_length, int):
-        raise TypeError(f"expected max_length to be an int, got {type(max_length).__name__}.")
-    if max_length < SPECIAL_COUNT:
-        raise InputError(f"expected max_length to be at least {SPECIAL_COUNT} tokens, got {max_length}.")
-    return max_length
 
 
 def check_ids_fit(tokenizer: Tokenizer, rows: int, folder: Path) -> None:

@@ -134,7 +134,7 @@ MISTAKES = [
     (["embed", "{small}", "-o", "out.txt"], ".npy, .jsonl or .csv"),
     (["embed", "{small}", "-o", "/no/such/folder/out.npy"], "No such file"),
     (["embed", "{small}", "--batch-size", "0"], "batch_size to be at least 1"),
-    (["embed", "{small}", "--truncate-dim", "100"], "truncate_dim from 1 to 32"),
+    (["embed", "{small}", "--truncate-dim", "100"], "truncate_dim to be from 1 to 32"),
     (["embed", "{small}", "--prompt-name", "x"], "prompt name among"),
     (["embed", "{small}", "--backend", "numba"], "not part of this version"),
     (["embed", "{small}", "--pooling", "best"], "pooling mode 'best'"),

@@ -151,7 +151,7 @@ def test_limits(folder: Path) -> None:
     assert model.max_seq_length == 20
     model.max_seq_length = 7
     assert model.tokenize(["happy " * 50]).lengths.tolist() == [7]
-    with pytest.raises(InputError, match="at most 64"):
+    with pytest.raises(InputError, match="from 2 to 64, got 65"):
         model.max_seq_length = 65
     with pytest.raises(TypeError, match="got str"):
         model.max_seq_length = "7"  # type: ignore[assignment]
@@ -255,8 +255,8 @@ def test_a_text_of_nothing_is_its_two_special_tokens(small: EmbeddingModel, text
         ({"precision": "float16"}, InputError, "precision to be one of"),
         ({"output_value": "hidden"}, InputError, "output_value to be one of sentence_embedding, token_embeddings"),
         ({"output_value": "token_embeddings", "precision": "int8"}, InputError, "float32 with token_embeddings"),
-        ({"truncate_dim": 0}, InputError, "truncate_dim from 1 to 32"),
-        ({"truncate_dim": 33}, InputError, "truncate_dim from 1 to 32, got 33"),
+        ({"truncate_dim": 0}, InputError, "truncate_dim to be from 1 to 32"),
+        ({"truncate_dim": 33}, InputError, "truncate_dim to be from 1 to 32, got 33"),
         ({"truncate_dim": 1.5}, TypeError, "truncate_dim to be an int"),
         ({"prompt": 3}, TypeError, "prompt to be a str"),
         ({"prompt_name": "x"}, InputError, "prompt name among"),
@@ -272,7 +272,7 @@ def test_options_that_cannot_be(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"truncate_dim": 99}, InputError, "truncate_dim from 1 to 32"),
+        ({"truncate_dim": 99}, InputError, "truncate_dim to be from 1 to 32"),
         ({"prompts": ["a"]}, TypeError, "prompts to map names to texts"),
         ({"prompts": {"query": 3}}, TypeError, "prompt 'query' to be a str"),
         ({"pooling": "best"}, Exception, "pooling mode 'best' is not implemented"),

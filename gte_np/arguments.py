@@ -1,0 +1,36 @@
+"""Checks of arguments that several functions share."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from gte_np.errors import InputError
+
+
+def check_integer(name: str, value: object, least: int, most: int | None = None) -> int:
+    """Return the value as an int. Raise TypeError if it is no whole number, InputError if it is out of range."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # NumPy's integers too
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"expected {name} to be an int, got {type(value).__name__}.")
+    if number < least or (most is not None and number > most):
+        limits = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"expected {name} to be {limits}, got {number}.")
+    return number
+
+
+def check_text(name: str, value: object) -> str:
+    """Return the value. Raise TypeError if it is no str."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected {name} to be a str, got {type(value).__name__}.")
+    return value
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """Return the value. Raise TypeError if it is no str, InputError if it is not among the choices."""
+    if check_text(name, value) not in choices:
+        raise InputError(f"expected {name} to be one of {', '.join(choices)}, got {value!r:.80}.")
+    return str(value)
