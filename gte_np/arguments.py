@@ -18,7 +18,8 @@ def check_integer(name: str, value: object, least: int, most: int | None = None)
         raise TypeError(f"expected {name} to be an int, got {type(value).__name__}.")
     if number < least or (most is not None and number > most):
         limits = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise InputError(f"expected {name} to be {limits}, got {number}.")
+        came = number if number.bit_length() < 64 else "a number of more than 64 bits"
+        raise InputError(f"expected {name} to be {limits}, got {came}.")
     return number
 
 
@@ -33,4 +34,4 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     """Return the value. Raise TypeError if it is no str, InputError if it is not among the choices."""
     if check_text(name, value) not in choices:
         raise InputError(f"expected {name} to be one of {', '.join(choices)}, got {value!r:.80}.")
-    return str(value)
+    return str.__str__(value)  # of an enumeration that is a str: its value

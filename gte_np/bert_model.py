@@ -6,18 +6,19 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gte_np.arguments import check_choice, check_integer
-from gte_np.backend import EncoderOutput, FloatArray, make_encoder
+from gte_np.backend import check_backend, make_encoder
 from gte_np.checkpoint.config import BertConfig, read_config
 from gte_np.checkpoint.hub import resolve_model
-from gte_np.checkpoint.weights import BertWeights, read_weights
-from gte_np.errors import InputError
-from gte_np.reference.encoder import to_float32
-from gte_np.reference.linear import linear
+from gte_np.checkpoint.weights import BertWeights, read_weights, to_float32
+from gte_np.encoder import EncoderOutput, FloatArray
+from gte_np.errors import CheckpointError, InputError
+from gte_np.reference.pooler import pool_first_token
 from gte_np.token_batch import TokenBatch
 
 logger = logging.getLogger("gte_np")
@@ -39,6 +40,12 @@ class BertOutput:
     hidden_states: tuple[FloatArray, ...] | None = None
     attentions: tuple[FloatArray, ...] | None = None
 
+    def __getitem__(self, key: int | str) -> Any:
+        """A field by its name, or by its number among those that are there, as in transformers."""
+        if isinstance(key, str):
+            return vars(self)[key]
+        return [value for value in vars(self).values() if value is not None][key]
+
 
 class BertModel:
     """A BERT encoder with the weights of one checkpoint.
@@ -55,8 +62,9 @@ class BertModel:
         dtype: str = "float32",
         threads: int | None = None,
     ) -> None:
-        check_choice("dtype", dtype, DTYPES)
-        _check_threads(threads)
+        check_options(backend, dtype, threads)
+        if threads is not None:
+            logger.warning("threads has no effect on NumPy: set OPENBLAS_NUM_THREADS before it is imported.")
         self.config = config
         self._encoder = make_encoder(backend, config, weights)
         self._pooler = None if weights.pooler is None else to_float32(weights.pooler)
@@ -79,6 +87,7 @@ class BertModel:
         Raises ModelNotFoundError if it is not there, CheckpointError if its files are damaged, and
         UnsupportedModelError for another architecture.
         """
+        check_options(backend, dtype, threads)  # before a download
         folder = resolve_model(
             name_or_path,
             revision=revision,
@@ -125,43 +134,56 @@ class BertModel:
             )
         if not np.isin(mask, (0, 1)).all():
             raise InputError("expected attention_mask to hold 1 for a token and 0 for padding, got other values.")
-        self._check_ranges(ids, types)
         kept = mask == 1  # (B, T)
-        if not kept.any(axis=1).all():
-            raise InputError("expected at least one token in each text, got a row of nothing but padding.")
         batch = TokenBatch.from_padded(ids, kept, types)  # (B, T) -> N tokens
         output = self.encode_batch(batch, keep_layers=output_hidden_states or output_attentions)
         last = _unpack(output.last_hidden_state, kept)
         return BertOutput(
             last_hidden_state=last,
-            pooler_output=None if self._pooler is None else np.tanh(linear(last[:, 0], self._pooler, "pooler.dense")),
+            pooler_output=None if self._pooler is None else pool_first_token(last, self._pooler),
             hidden_states=_unpack_layers(output, kept) if output_hidden_states else None,
             attentions=_unpack_attentions(output, kept) if output_attentions else None,
         )
 
     def encode_batch(self, batch: TokenBatch, *, keep_layers: bool = False) -> EncoderOutput:
-        """Run the encoder on packed texts, whose ids must be in range: N tokens -> (N, D)."""
-        return self._encoder(batch, keep_layers=keep_layers)
+        """Run the encoder on packed texts: N tokens -> (N, D). With `keep_layers`, also of every layer.
 
-    def _check_ranges(self, ids: NDArray[np.integer], types: NDArray[np.integer]) -> None:
-        limits = ((ids, "input_ids", self.config.vocab_size), (types, "token_type_ids", self.config.type_vocab_size))
-        for array, name, rows in limits:
+        Raises InputError for ids outside of the tables, for too many tokens in a text, and for a text without any;
+        CheckpointError if the weights, although finite, give numbers that are not.
+        """
+        self._check_batch(batch)
+        with np.errstate(all="ignore"):  # what overflows is seen below
+            output = self._encoder(batch, keep_layers=keep_layers)
+        if not np.isfinite(output.last_hidden_state).all():
+            raise CheckpointError("expected weights that give finite numbers, got an overflow: they are damaged.")
+        return output
+
+    def _check_batch(self, batch: TokenBatch) -> None:
+        if not batch.lengths.all():
+            raise InputError("expected at least one token in each text, got a text with none, or only padding.")
+        for name, array, rows in (
+            ("input_ids", batch.input_ids, self.config.vocab_size),
+            ("token_type_ids", batch.token_type_ids, self.config.type_vocab_size),
+        ):
             if array.size and (array.min() < 0 or array.max() >= rows):
                 raise InputError(
                     f"expected {name} from 0 to {rows - 1}, got {array.min()} to {array.max()}: are they from "
                     "the tokenizer of this model?"
                 )
-        if ids.shape[1] > self.config.max_position_embeddings:
+        longest = int(batch.position_ids.max(initial=-1)) + 1
+        if longest > self.config.max_position_embeddings:
             raise InputError(
-                f"expected at most {self.config.max_position_embeddings} tokens, got {ids.shape[1]}: tokenize with "
+                f"expected at most {self.config.max_position_embeddings} tokens, got {longest}: tokenize with "
                 "truncation=True."
             )
 
 
-def _check_threads(threads: int | None) -> None:
+def check_options(backend: str, dtype: str, threads: int | None) -> None:
+    """Raise InputError, TypeError or MissingDependencyError for options that no model can have."""
+    check_backend(backend)
+    check_choice("dtype", dtype, DTYPES)
     if threads is not None:
         check_integer("threads", threads, least=1)
-        logger.warning("threads has no effect on NumPy: set OPENBLAS_NUM_THREADS before it is imported.")
 
 
 def _integers(values: ArrayLike, name: str) -> NDArray[np.integer]:

@@ -32,15 +32,17 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {message} (try {self.prog} --help)", file=sys.stderr)
+        print(f"{self.prog}: error: {' '.join(message.split())} (try {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 0, or 2 with one line on stderr for a mistake."""
+    _open_closed_streams()
     options = _make_parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # whatever the code page of the terminal: texts may be Chinese
+        # Whatever the code page of the terminal is, texts may be Chinese; a path may be no Unicode at all.
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     logging.basicConfig(format="gte-np: %(message)s", level=logging.WARNING)
     try:
         options.run(options)
@@ -54,6 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gte-np: error: {_one_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _open_closed_streams() -> None:
+    """Let a process that was started without a standard stream read nothing, and write to nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def _one_line(error: BaseException) -> str:
@@ -125,6 +134,8 @@ def _load(options: argparse.Namespace) -> EmbeddingModel:
 
 def _embed(options: argparse.Namespace) -> None:
     file_format = options.format or _format_of(options.output)
+    if not Path(options.output).parent.is_dir():  # told before the work, not after it
+        raise InputError(f"expected an output file in a folder that is there, got {options.output!r}.")
     if file_format == "npy" and options.output == "-" and sys.stdout.isatty():
         raise InputError("expected -o FILE for npy, which is not text; or --format jsonl.")
     texts = _read_lines(options.input)
@@ -244,6 +255,7 @@ def _info(options: argparse.Namespace) -> None:
         "modules_after_pooling": [type(module).__name__ for module in model.modules],
         "embedding_dimension": model.get_sentence_embedding_dimension(),
         "max_seq_length": model.max_seq_length,
+        "tokenizer_model_max_length": model.tokenizer.model_max_length,
         "similarity": model.similarity_fn_name,
         "prompts": model.prompts,
         "default_prompt_name": model.default_prompt_name,

@@ -29,6 +29,7 @@ def report() -> dict[str, str]:
     lines |= {
         "processor": _processor(),
         "processors usable": str(_usable_processors()),
+        "threads": f"{os.environ.get('OPENBLAS_NUM_THREADS', 'as many as processors')} in NumPy's BLAS",
         "numpy baseline and found features": _numpy_features(),
         "blas": _blas(),
         "hub cache": _hub_cache(),
@@ -69,7 +70,9 @@ def _blas() -> str:
 
 
 def _hub_cache() -> str:
-    from huggingface_hub import constants
-
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return "none without huggingface_hub"
     cache = Path(constants.HF_HUB_CACHE)
     return f"{cache} ({'there' if cache.is_dir() else 'not there'})"

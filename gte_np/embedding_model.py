@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gte_np.arguments import check_choice, check_integer, check_text
-from gte_np.backend import FloatArray
 from gte_np.batching import make_batches
-from gte_np.bert_model import BertModel
-from gte_np.checkpoint.hub import resolve_model
+from gte_np.bert_model import BertModel, check_options
+from gte_np.checkpoint.hub import local_folder, resolve_model
 from gte_np.checkpoint.sentence_config import SentenceConfig, check_pooling_modes, read_sentence_config
+from gte_np.encoder import FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.known_models import KNOWN_MODELS, KnownModel
 from gte_np.modules import Dense, Normalize
@@ -32,7 +31,6 @@ logger = logging.getLogger("gte_np")
 # Texts whose token ids are in memory at once; batches of like lengths are made among them.
 TEXTS_AT_ONCE = 4096
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first of them that a model has
 
 
 class EmbeddingModel:
@@ -42,6 +40,13 @@ class EmbeddingModel:
     the hub. `backend` is "numpy", "numba", or "auto" for the best one there is. `truncate_dim` keeps only the first
     dimensions of each vector. `prompts` maps names to texts that go before a sentence, and `default_prompt_name` is
     the one that `encode` takes by itself. `pooling` ("cls", "mean", ...) overrides what the repository says.
+
+    A model of `KNOWN_MODELS` that is named as there also has that table's prompts, unless its repository has others;
+    a folder has those of its files only.
+
+    Its parts can be used by themselves: `tokenizer`, `bert` (a BertModel), `pooling_modes` and `modules` (what comes
+    after pooling). `folder` is where the files are, and `transformer_folder` where config.json is among them.
+    `prompts` and `default_prompt_name` may be changed.
 
     Raises ModelNotFoundError if the model is not there, CheckpointError if its files are damaged,
     UnsupportedModelError if they ask for what is not implemented, and InputError for arguments that do not fit it.
@@ -63,6 +68,9 @@ class EmbeddingModel:
         default_prompt_name: str | None = None,
         pooling: str | None = None,
     ) -> None:
+        check_options(backend, dtype, threads)  # before a download
+        override = None if pooling is None else check_pooling_modes([pooling], "pooling")
+        given_prompts = check_prompts(prompts)
         self.folder = resolve_model(
             name_or_path,
             revision=revision,
@@ -70,18 +78,19 @@ class EmbeddingModel:
             local_files_only=local_files_only,
             token=token,
         )
-        known = None if Path(name_or_path).is_dir() else KNOWN_MODELS.get(os.fspath(name_or_path))
+        known = None if local_folder(name_or_path) else KNOWN_MODELS.get(os.fspath(name_or_path))
         config = read_sentence_config(self.folder)
         self.transformer_folder = folder = config.transformer_folder
         self.tokenizer = Tokenizer.from_folder(folder, lowercase_first=config.do_lower_case)
         self.bert = BertModel.from_folder(folder, backend=backend, dtype=dtype, threads=threads)
         check_ids_fit(self.tokenizer, self.bert.config.vocab_size, folder)
 
-        self.pooling_modes = _choose_pooling(pooling, config, known)
+        self.pooling_modes = override or _choose_pooling(config, known)
         self.modules = config.modules
-        self._dimension = _output_dimension(self)
-        self.truncate_dim = self._check_truncate_dim(truncate_dim)
-        self.prompts = _merge_prompts(prompts, config, known)
+        self._dimension = _output_dimension(self.bert.config.hidden_size * len(self.pooling_modes), config)
+        self.truncate_dim = self._check_truncate_dim(config.truncate_dim if truncate_dim is None else truncate_dim)
+        self.prompts = {"query": "", "document": ""} | (known.prompts if known else {})
+        self.prompts |= config.prompts | given_prompts
         self.default_prompt_name = default_prompt_name or config.default_prompt_name
         self._resolve_prompt(None, None)  # the default one must be there
         self.similarity_fn_name = config.similarity_fn_name
@@ -140,8 +149,8 @@ class EmbeddingModel:
         progress bar is shown if asked for, or by default at log level INFO. With `output_value` "token_embeddings"
         the result is a list of (T, D) hidden states, or a single one. `precision` may be int8, uint8, binary or
         ubinary: see `quantize_embeddings`. `normalize_embeddings` None does what the repository says, True makes
-        all vectors of length 1, False leaves out the repository's Normalize modules. `truncate_dim` overrides the
-        model's.
+        all vectors of length 1, and False leaves out the repository's Normalize modules (in sentence-transformers,
+        False is the default and does not). `truncate_dim` overrides the model's.
 
         A text of more than `max_seq_length` tokens is cut; one warning for each call tells how many were. Raises
         TypeError for anything but texts, and InputError for arguments that cannot be.
@@ -178,7 +187,7 @@ class EmbeddingModel:
         **options: Any,
     ) -> Any:
         """`encode` with the prompt called "query", unless another one is given."""
-        if prompt_name is None and prompt is None and "query" in self.prompts:
+        if prompt_name is None and prompt is None:
             prompt_name = "query"
         return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
 
@@ -190,18 +199,18 @@ class EmbeddingModel:
         prompt: str | None = None,
         **options: Any,
     ) -> Any:
-        """`encode` with the prompt called "document", "passage" or "corpus", unless another one is given."""
+        """`encode` with the prompt called "document", unless another one is given."""
         if prompt_name is None and prompt is None:
-            prompt_name = next((name for name in DOCUMENT_PROMPTS if name in self.prompts), None)
+            prompt_name = "document"
         return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
 
     def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> NDArray[Any]:
         """Similarities of all pairs by `similarity_fn_name`: (A, D), (B, D) -> (A, B)."""
-        return SIMILARITY_FUNCTIONS[self.similarity_fn_name][0](embeddings1, embeddings2)
+        return SIMILARITY_FUNCTIONS[self.similarity_fn_name].all_pairs(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> NDArray[Any]:
         """Similarities row by row by `similarity_fn_name`: (B, D), (B, D) -> (B,)."""
-        return SIMILARITY_FUNCTIONS[self.similarity_fn_name][1](embeddings1, embeddings2)
+        return SIMILARITY_FUNCTIONS[self.similarity_fn_name].row_by_row(embeddings1, embeddings2)
 
     def _encode(
         self,
@@ -250,18 +259,37 @@ class EmbeddingModel:
         return None if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1, self._dimension)
 
 
-def paraphrase_mining(model: EmbeddingModel, sentences: Texts, **options: Any) -> list[tuple[float, int, int]]:
-    """Encode the sentences and return the pairs that are most alike; options of `paraphrase_mining_embeddings`."""
-    return paraphrase_mining_embeddings(model.encode(sentences), **options)
+def paraphrase_mining(
+    model: EmbeddingModel,
+    sentences: Texts,
+    *,
+    batch_size: int = 32,
+    show_progress_bar: bool | None = None,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    truncate_dim: int | None = None,
+    **options: Any,
+) -> list[tuple[float, int, int]]:
+    """Encode the sentences and return (score, i, j) of the pairs that are most alike, best first.
+
+    `options` are those of `paraphrase_mining_embeddings`, the others those of `EmbeddingModel.encode`.
+    """
+    embeddings = model.encode(
+        sentences,
+        batch_size=batch_size,
+        show_progress_bar=show_progress_bar,
+        prompt_name=prompt_name,
+        prompt=prompt,
+        truncate_dim=truncate_dim,
+    )
+    return paraphrase_mining_embeddings(embeddings, **options)
 
 
 def _split_texts(hidden: FloatArray, batch: TokenBatch) -> Iterator[FloatArray]:
     return (hidden[batch.slice(text)] for text in range(len(batch)))
 
 
-def _choose_pooling(override: str | None, config: SentenceConfig, known: KnownModel | None) -> tuple[str, ...]:
-    if override is not None:
-        return check_pooling_modes([override], "pooling")
+def _choose_pooling(config: SentenceConfig, known: KnownModel | None) -> tuple[str, ...]:
     if config.pooling_modes is not None:
         return config.pooling_modes
     if known is not None:
@@ -274,25 +302,21 @@ def _choose_pooling(override: str | None, config: SentenceConfig, known: KnownMo
     return ("mean",)
 
 
-def _output_dimension(model: EmbeddingModel) -> int:
-    """The length of a vector after the model's modules. Raise CheckpointError if they do not fit each other."""
-    dimension = model.bert.config.hidden_size * len(model.pooling_modes)
-    for module in model.modules:
+def _output_dimension(pooled: int, config: SentenceConfig) -> int:
+    """The length of a vector after the modules. Raise CheckpointError if they do not fit each other."""
+    for module in config.modules:
         if isinstance(module, Dense):
-            if module.weight.shape[1] != dimension:
+            if module.weight.shape[1] != pooled:
                 raise CheckpointError(
-                    f"{model.folder}: expected a Dense module for vectors of {dimension}, got one for "
+                    f"{config.transformer_folder}: expected a Dense module for vectors of {pooled}, got one for "
                     f"{module.weight.shape[1]}."
                 )
-            dimension = module.weight.shape[0]
-    return dimension
+            pooled = module.weight.shape[0]
+    return pooled
 
 
-def _merge_prompts(
-    given: Mapping[str, str] | None, config: SentenceConfig, known: KnownModel | None
-) -> dict[str, str]:
-    """What the caller gives goes before the repository's files, those before the table of known models."""
-    if not isinstance(given, Mapping | None):
-        raise TypeError(f"expected prompts to map names to texts, got {type(given).__name__}.")
-    prompts = {"query": "", "document": ""} | (known.prompts if known else {}) | config.prompts
-    return prompts | {name: check_text(f"prompt {name!r}", prompt) for name, prompt in (given or {}).items()}
+def check_prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the prompts. Raise TypeError if they do not map names to texts."""
+    if not isinstance(prompts, Mapping | None):
+        raise TypeError(f"expected prompts to map names to texts, got {type(prompts).__name__}.")
+    return {name: check_text(f"prompt {name!r}", prompt) for name, prompt in (prompts or {}).items()}

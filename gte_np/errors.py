@@ -4,9 +4,20 @@ Every mistake in a model, a name, a file or a text raises a subclass of `GteErro
 built-in exception that Python people would catch there. Arguments of a wrong type raise `TypeError`.
 """
 
+MESSAGE_END = 2000  # characters: a longer message is its beginning and its end
+
 
 class GteError(Exception):
-    """Base of every error that this package raises for a user's mistake."""
+    """Base of every error that this package raises for a user's mistake.
+
+    Its message is one line of printable characters, whatever a file or an argument put into it.
+    """
+
+    def __init__(self, message: str) -> None:
+        if len(message) > 2 * MESSAGE_END:
+            message = f"{message[:MESSAGE_END]} ... {message[-MESSAGE_END:]}"
+        printable = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        super().__init__("".join(printable))
 
 
 class ModelNotFoundError(GteError, FileNotFoundError):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gte_np.encoder import FloatArray
 from gte_np.reference.feed_forward import gelu
-from gte_np.reference.linear import FloatArray
 from gte_np.similarity import normalize
 
 # The activations of sentence-transformers' Dense, by the name of their torch class.

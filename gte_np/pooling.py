@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.backend import FloatArray
+from gte_np.encoder import FloatArray
 
 Offsets = NDArray[np.integer]
 

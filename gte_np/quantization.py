@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gte_np.errors import InputError
+from gte_np.similarity import as_float
 
 logger = logging.getLogger("gte_np")
 
@@ -30,7 +31,7 @@ def quantize_embeddings(
 
     Raises InputError for an unknown precision, and for int8 and uint8 of a single vector without ranges.
     """
-    vectors = np.asarray(embeddings, np.float32)
+    vectors = as_float(embeddings).astype(np.float32, copy=False)
     if precision == "float32":
         return vectors
     if precision == "ubinary":
@@ -43,7 +44,10 @@ def quantize_embeddings(
         return vectors.astype(precision)
     if ranges is None:
         ranges = _ranges(vectors if calibration_embeddings is None else calibration_embeddings, precision)
-    least, largest = np.asarray(ranges, np.float32)
+    ranges = as_float(ranges)
+    if ranges.shape != (2, vectors.shape[-1]) or not (np.isfinite(ranges).all() and np.isfinite(vectors).all()):
+        raise InputError(f"expected finite vectors and (2, {vectors.shape[-1]}) ranges, got {ranges.shape} or NaN.")
+    least, largest = ranges.astype(np.float32)
     steps = (largest - least) / 255
     steps[steps == 0] = 1
     levels = np.clip(np.floor((vectors - least) / steps), 0, 255)
@@ -51,7 +55,7 @@ def quantize_embeddings(
 
 
 def _ranges(embeddings: ArrayLike, precision: str) -> NDArray[np.float32]:
-    vectors = np.atleast_2d(np.asarray(embeddings, np.float32))
+    vectors = np.atleast_2d(as_float(embeddings).astype(np.float32, copy=False))
     if len(vectors) < 2:
         raise InputError(
             f"expected several vectors to find the ranges for {precision}, got one: quantise many at once, or call "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gte_np.arguments import check_integer
 from gte_np.errors import InputError
 
 SimilarityFunction = Callable[[ArrayLike, ArrayLike], NDArray[Any]]
@@ -22,7 +23,9 @@ def normalize(x: ArrayLike, p: float = 2, dim: int = -1) -> NDArray[Any]:
     >>> normalize([[3.0, 4.0]])
     array([[0.6, 0.8]])
     """
-    x = _as_float(x)
+    x = as_float(x)
+    if not -x.ndim <= dim < x.ndim:
+        raise InputError(f"expected dim to be an axis of {x.ndim}-dimensional vectors, got {dim}.")
     norms = np.linalg.norm(x, ord=p, axis=dim, keepdims=True)
     return x / np.maximum(norms, np.asarray(1e-12, x.dtype))
 
@@ -81,12 +84,19 @@ def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> NDArray[Any]:
     return -np.abs(a - b).sum(axis=-1)
 
 
-# Name in config_sentence_transformers.json -> all pairs, and row by row.
-SIMILARITY_FUNCTIONS: dict[str, tuple[SimilarityFunction, SimilarityFunction]] = {
-    "cosine": (cos_sim, pairwise_cos_sim),
-    "dot": (dot_score, pairwise_dot_score),
-    "euclidean": (euclidean_sim, pairwise_euclidean_sim),
-    "manhattan": (manhattan_sim, pairwise_manhattan_sim),
+class Similarity(NamedTuple):
+    """A similarity of all pairs, (A, D), (B, D) -> (A, B), and of rows, (B, D), (B, D) -> (B,)."""
+
+    all_pairs: SimilarityFunction
+    row_by_row: SimilarityFunction
+
+
+# By the names of config_sentence_transformers.json.
+SIMILARITY_FUNCTIONS = {
+    "cosine": Similarity(cos_sim, pairwise_cos_sim),
+    "dot": Similarity(dot_score, pairwise_dot_score),
+    "euclidean": Similarity(euclidean_sim, pairwise_euclidean_sim),
+    "manhattan": Similarity(manhattan_sim, pairwise_manhattan_sim),
 }
 
 
@@ -101,9 +111,10 @@ def semantic_search(
 ) -> list[list[dict[str, float | int]]]:
     """Return for each query its `top_k` corpus rows, best first, as {"corpus_id": row, "score": score}.
 
-    At most `query_chunk_size` x `corpus_chunk_size` scores are in memory at once. Equal scores come in the order of
-    the corpus.
+    At most `query_chunk_size` x `corpus_chunk_size` scores, and their order, are in memory at once. Raises InputError
+    for sizes below 1.
     """
+    _check_sizes(query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size, top_k=top_k)
     queries, corpus = _matrices(query_embeddings, corpus_embeddings)
     results = []
     for start in range(0, len(queries), query_chunk_size):
@@ -125,11 +136,19 @@ def _best(
     ids = np.empty((len(queries), 0), np.int64)
     for start in range(0, len(corpus), chunk):
         new = score_function(queries, corpus[start : start + chunk])
-        rows = np.broadcast_to(np.arange(start, start + new.shape[1]), new.shape)
-        scores, ids = np.hstack([scores, new]), np.hstack([ids, rows])
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+        columns = _largest(new, top_k)
+        scores = np.hstack([scores, np.take_along_axis(new, columns, 1)])
+        ids = np.hstack([ids, columns + start])
+        order = np.lexsort((ids, -scores), axis=1)[:, :top_k]  # best first, equal ones in the corpus's order
         scores, ids = np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
     return scores, ids
+
+
+def _largest(scores: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """Columns of the `count` largest scores of each row, in no order: (Q, C) -> (Q, count)."""
+    if scores.shape[1] <= count:
+        return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    return np.argpartition(scores, -count, axis=1)[:, -count:]
 
 
 def paraphrase_mining_embeddings(
@@ -145,6 +164,9 @@ def paraphrase_mining_embeddings(
 
     For each row its `top_k` best others count; of all those pairs, the `max_pairs` best are returned.
     """
+    _check_sizes(
+        query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size, max_pairs=max_pairs, top_k=top_k
+    )
     matrix = _matrices(embeddings, embeddings)[0]
     pairs: dict[tuple[int, int], float] = {}
     for start in range(0, len(matrix), query_chunk_size):
@@ -158,18 +180,33 @@ def paraphrase_mining_embeddings(
     return [(score, i, j) for (i, j), score in best]
 
 
-def _as_float(x: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(x)
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        check_integer(name, size, least=1)
+
+
+def as_float(x: ArrayLike) -> NDArray[Any]:
+    """Numbers as an array of float32 or float64. Raise TypeError or InputError for what is none."""
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise InputError("expected vectors of one length, got rows of several lengths.") from error
     if array.dtype.kind not in "fiu":
         raise TypeError(f"expected numbers, got {array.dtype}.")
-    return array if array.dtype.kind == "f" else array.astype(np.float32)
+    is_wide = array.dtype.kind == "f" and array.dtype.itemsize >= 4
+    return array if is_wide else array.astype(np.float32)  # float16 and int8 would overflow
 
 
 def _matrices(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    matrix_a, matrix_b = (np.atleast_2d(_as_float(x)) for x in (a, b))
+    matrix_a, matrix_b = _as_matrix(a), _as_matrix(b)
     if matrix_a.ndim != 2 or matrix_b.ndim != 2 or matrix_a.shape[1] != matrix_b.shape[1]:
         raise InputError(f"expected vectors of one length, (A, D) and (B, D), got {np.shape(a)} and {np.shape(b)}.")
     return matrix_a, matrix_b
+
+
+def _as_matrix(x: ArrayLike) -> NDArray[Any]:
+    array = as_float(x)
+    return array.reshape(0, 0) if array.shape == (0,) else np.atleast_2d(array)  # [] is no vector
 
 
 def _equal_matrices(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -7,7 +7,6 @@ itself, so the tokens of the pieces, one after another, are those of the whole t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 
@@ -15,10 +14,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from gte_np.checkpoint.tokenizer_files import MAX_WORD_CHARACTERS
 
-PIECE_CHARACTERS = 4096
-# An added token is found in the text before words are, so no cut may fall into one. Tokens of this form begin with
-# a bracket, end with a bracket, and hold nothing in between that ends a word.
-_BRACKETED = re.compile(rf"\[[A-Za-z0-9]{{1,{MAX_WORD_CHARACTERS - 2}}}\]")
+PIECE_CHARACTERS = 2048
 
 
 class _Kind(Enum):
@@ -30,36 +26,62 @@ class _Kind(Enum):
     NOTHING = auto()  # leaves it out
 
 
+_ENDS = (_Kind.SPACE, _Kind.SIGN)
+
+
 class TextPieces:
-    """Cuts texts for one BERT tokenizer; `backend` must have BERT's normalizer and pre-tokenizer."""
+    """Cuts texts for one BERT tokenizer; `backend` must have BERT's normalizer and pre-tokenizer.
+
+    An added token, such as [MASK], is found in the text before words are, so no cut may fall into one.
+    """
 
     def __init__(self, backend: Tokenizer, added_tokens: Sequence[AddedToken]) -> None:
         self._normalize = backend.normalizer.normalize_str
         self._split_words = backend.pre_tokenizer.pre_tokenize_str
-        self._can_cut = all(_is_plain(token) for token in added_tokens)
         self._kinds: dict[str, _Kind] = {}  # by character, as they come
+        tokens = {form for token in added_tokens for form in (token.content, token.content.lower()) if form}
+        self._not_before = set("".join(token[1:] for token in tokens))
+        self._not_after = set("".join(token[:-1] for token in tokens))
+        # A token that must be a word by itself looks at its neighbours: only a space may be taken from it.
+        self._only_spaces = any(token.single_word for token in added_tokens)
+        self._can_drop = all(self._is_seen(token) for token in tokens)
+
+    def _is_seen(self, token: str) -> bool:
+        """Whether no part of the token can be taken for a part of a long word."""
+        ends = (self._kind(token[0]), self._kind(token[-1]))
+        return len(token) <= MAX_WORD_CHARACTERS and all(kind in _ENDS for kind in ends)
 
     def of(self, text: str) -> Iterator[str]:
         """Yield the pieces of a text, each of a few thousand characters, however long its words are."""
-        if len(text) <= PIECE_CHARACTERS or not self._can_cut:
-            yield text
-            return
-        word, letters = "", 0  # an unfinished word, and how many of its characters are not left out
+        word, letters = "", 0  # what no cut has ended yet; at least how many letters its last word has
         for start in range(0, len(text), PIECE_CHARACTERS):
             window = text[start : start + PIECE_CHARACTERS]
             kinds = {character: self._kind(character) for character in set(window)}
             has_tokens = _Kind.LETTER in kinds.values() or _Kind.SIGN in kinds.values()
-            cut = _last_cut(window, kinds)
+            cut = self._last_cut(window, kinds)
             if cut is not None:
                 if word or has_tokens:
                     yield word + window[:cut]
                 word, letters = "", 0
                 window = window[cut:]
-            # A word over WordPiece's limit is [UNK] whatever follows (+ 1 for a bracket before it).
-            if has_tokens and letters <= MAX_WORD_CHARACTERS + 1:
-                word += window
-                letters += len(self._normalize(window))
+            is_word = cut is None and not any(kind in _ENDS for kind in kinds.values())
+            if is_word and not has_tokens:
+                window = window[:1]  # one character that is left out separates as well as many
+            if not (is_word and self._can_drop and letters > MAX_WORD_CHARACTERS):
+                word += window  # else it is [UNK] by WordPiece's limit, whatever follows
+                letters = letters + len(self._normalize(window)) if is_word else 0
         yield word
+
+    def _last_cut(self, window: str, kinds: dict[str, _Kind]) -> int | None:
+        """The last place in the window where a word ends and no added token is cut, or None."""
+        cuts = []
+        for character, kind in kinds.items():
+            if kind is _Kind.SPACE or (kind is _Kind.SIGN and not self._only_spaces):
+                if character not in self._not_after:
+                    cuts.append(window.rfind(character) + 1)
+                elif character not in self._not_before:
+                    cuts.append(window.rfind(character))
+        return max(cuts, default=None)
 
     def _kind(self, character: str) -> _Kind:
         if character not in self._kinds:
@@ -68,19 +90,3 @@ class TextPieces:
             among = {2: _Kind.SPACE, 1: _Kind.NOTHING if normalized == "aa" else _Kind.LETTER}
             self._kinds[character] = among.get(len(words), _Kind.SIGN)
         return self._kinds[character]
-
-
-def _last_cut(window: str, kinds: dict[str, _Kind]) -> int | None:
-    """The last place in the window where a word ends, or None if the window lies within a word."""
-    ends = [
-        window.rfind(character) + 1
-        for character, kind in kinds.items()
-        if kind in (_Kind.SPACE, _Kind.SIGN) and character != "["
-    ]
-    if "[" in window:  # it may begin an added token: cut before it
-        ends.append(window.rfind("["))
-    return max(ends, default=None)
-
-
-def _is_plain(token: AddedToken) -> bool:
-    return not token.normalized and not token.single_word and _BRACKETED.fullmatch(token.content) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from gte_np.checkpoint.hub import resolve_model
 from gte_np.checkpoint.tokenizer_files import TokenizerFiles, build_word_piece, read_tokenizer_files
 from gte_np.errors import CheckpointError, InputError
 from gte_np.text_pieces import PIECE_CHARACTERS, TextPieces
-from gte_np.token_batch import TokenBatch
+from gte_np.token_batch import TokenArray, TokenBatch
 
 Texts = Sequence[str] | NDArray[np.str_]
+CHARACTERS_AT_ONCE = 1 << 18
 SPECIAL_COUNT = 2  # [CLS] before a text and [SEP] behind it
 
 
@@ -62,6 +63,7 @@ class Tokenizer:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             token=token,
+            weights=False,
         )
         return cls.from_folder(folder)
 
@@ -84,26 +86,31 @@ class Tokenizer:
         self,
         text: str | Texts,
         *,
-        padding: bool = False,
-        truncation: bool = False,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
         max_length: int | None = None,
         return_tensors: str | None = None,
     ) -> dict[str, Any]:
         """Return input_ids, token_type_ids and attention_mask, as transformers' tokenizers do.
 
         With `padding` (or `return_tensors`), int64 arrays of (B, T), padded to the longest text; without, one list
-        of ids for each text. `truncation` cuts texts to `max_length` tokens (by default `model_max_length`), [CLS]
-        and [SEP] included. `return_tensors` may be "np" or "pt": there is no torch here, so both give NumPy arrays.
+        of ids for each text. `truncation`, by default if there is a `max_length`, cuts texts to that many tokens
+        (else to `model_max_length`), [CLS] and [SEP] included. `return_tensors` may be "np" or "pt": there is no
+        torch here, so both give NumPy arrays.
 
         Raises TypeError for anything but texts, and InputError for texts of unequal length in arrays without
         padding.
         """
         texts = check_texts([text] if isinstance(text, str) else text)
+        pad = _one_of("padding", padding, yes=(True, "longest"), no=(False, "do_not_pad"))
+        truncation = max_length is not None if truncation is None else truncation
+        cut = _one_of("truncation", truncation, yes=(True, "longest_first"), no=(False, "do_not_truncate"))
         if return_tensors not in (None, "np", "pt"):
             raise InputError(f"expected return_tensors to be 'np' or 'pt', got {return_tensors!r}.")
-        batch = self.tokenize(texts, (max_length or self.model_max_length) if truncation else None)
-        if padding or return_tensors:
-            return self._padded(batch, padding)
+        limit = self.model_max_length if max_length is None else max_length
+        batch = self.tokenize(texts, limit if cut else None)
+        if pad or return_tensors:
+            return self._padded(batch, pad)
         ids = [batch[index].tolist() for index in range(len(batch))]
         output = {
             "input_ids": ids,
@@ -141,15 +148,26 @@ class Tokenizer:
         """
         texts = check_texts(texts)
         most = None if max_length is None else check_integer("max_length", max_length, least=SPECIAL_COUNT)
-        short = [text if len(text) <= PIECE_CHARACTERS else "" for text in texts]
-        ids: list[list[int]] = [encoding.ids for encoding in self._backend.encode_batch_fast(short)]
-        counts = [len(text_ids) for text_ids in ids]
-        for index, text in enumerate(texts):
-            if len(text) > PIECE_CHARACTERS:
-                ids[index], counts[index] = self._tokenize_long(text, most, count_all)
-            elif most is not None and counts[index] > most:
-                ids[index] = self._cut(ids[index], most)
+        ids: list[TokenArray] = []
+        counts: list[int] = []
+        for group in _groups(texts):
+            for group_ids, count in self._tokenize_group(group, most, count_all):
+                ids.append(np.asarray(group_ids, np.int32))
+                counts.append(count)
         return TokenBatch.from_ids(ids, counts)
+
+    def _tokenize_group(self, texts: list[str], most: int | None, count_all: bool) -> Iterator[tuple[list[int], int]]:
+        """Token ids of each text, cut to `most`, and how many there were."""
+        short = [text if len(text) <= PIECE_CHARACTERS else "" for text in texts]
+        for text, encoding in zip(texts, self._backend.encode_batch_fast(short), strict=True):
+            if len(text) > PIECE_CHARACTERS:
+                yield self._tokenize_long(text, most, count_all)
+                continue
+            ids: list[int] = encoding.ids
+            count = len(ids)
+            if most is not None and count > most:
+                ids = [*ids[: most - 1], self._special_ids["sep_token"]]
+            yield ids, count
 
     def _tokenize_long(self, text: str, most: int | None, count_all: bool) -> tuple[list[int], int]:
         first, last = self._special_ids["cls_token"], self._special_ids["sep_token"]
@@ -162,8 +180,26 @@ class Tokenizer:
                 break
         return [*kept, last], count
 
-    def _cut(self, ids: list[int], most: int) -> list[int]:
-        return [*ids[: most - 1], self._special_ids["sep_token"]]
+
+def _groups(texts: list[str]) -> Iterator[list[str]]:
+    """Texts that go to the tokenizers library together: its results take much more memory than texts or ids."""
+    group: list[str] = []
+    characters = 0
+    for text in texts:
+        group.append(text)
+        characters += min(len(text), PIECE_CHARACTERS)
+        if characters > CHARACTERS_AT_ONCE:
+            yield group
+            group, characters = [], 0
+    yield group
+
+
+def _one_of(name: str, value: object, yes: tuple[object, ...], no: tuple[object, ...]) -> bool:
+    """Whether the value is one of `yes`. Raise InputError if it is in neither."""
+    for answer, choices in ((True, yes), (False, no)):
+        if any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
+            return answer
+    raise InputError(f"expected {name} to be one of {', '.join(map(repr, yes + no))}, got {value!r:.80}.")
 
 
 def check_texts(texts: object) -> list[str]:
@@ -177,7 +213,7 @@ def check_texts(texts: object) -> list[str]:
         if not isinstance(text, str):
             raise TypeError(f"expected a list of str, got {type(text).__name__} as text {index}.")
         _check_unicode(text, index)
-    return [str(text) for text in texts]
+    return [str.__str__(text) for text in texts]  # of an enumeration that is a str: its value
 
 
 def _check_unicode(text: str, index: int, step: int = 1 << 20) -> None:

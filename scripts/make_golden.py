@@ -27,6 +27,7 @@ GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 
 def main() -> None:
     """Make all golden files and their manifest."""
+    oracle.go_offline()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         save("minilm", **minilm())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,15 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # the folders are here: no look-up can change what is compared
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-os.environ["TQDM_DISABLE"] = "1"
-
-import torch
-from sentence_transformers import SentenceTransformer
-from transformers import AutoTokenizer, BertModel
-
 FloatArray = NDArray[np.float32]
+
+
+def go_offline() -> None:
+    """Be quiet, and never look anything up: the folders that are compared are here. To be called before the rest."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    os.environ["TQDM_DISABLE"] = "1"
+    if "huggingface_hub" in sys.modules:  # it has read its environment
+        sys.modules["huggingface_hub"].constants.HF_HUB_OFFLINE = True
 
 
 def versions() -> dict[str, str]:
@@ -29,12 +31,17 @@ def versions() -> dict[str, str]:
 
 def load_bert(folder: Path) -> Any:
     """transformers' encoder; float32 must be said, or float16 weights stay float16."""
+    import torch
+    from transformers import BertModel
+
     model: Any = BertModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     return model.eval()
 
 
 def bert_output(model: Any, **inputs: NDArray[np.int64]) -> Any:
     """The output of transformers' BertModel for (B, T) arrays, with all hidden states and attentions."""
+    import torch
+
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
     with torch.inference_mode():
         return model(**tensors, output_hidden_states=True, output_attentions=True)
@@ -48,11 +55,16 @@ def hidden_states(model: Any, ids: Sequence[int]) -> FloatArray:
 
 def load_sentence_transformer(folder: Path) -> Any:
     """sentence-transformers' model, in float32."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
     return SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
 
 
 def load_tokenizer(folder: Path) -> Any:
     """transformers' tokenizer."""
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(folder)
 
 

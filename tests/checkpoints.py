@@ -114,10 +114,40 @@ def write_vocab(folder: Path, tokens: Sequence[str], **config: Any) -> None:
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", **config})
 
 
-def copy_chinese_tokenizer(folder: Path, *, lines: int | None = None, **config: Any) -> None:
-    """Write the vocabulary of bert-base-chinese, or its first lines, with another tokenizer_config.json."""
-    vocab = (CHINESE / "vocab.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-    (folder / "vocab.txt").write_text("".join(vocab[:lines]), encoding="utf-8")
+def copy_chinese_tokenizer(
+    folder: Path, *, lines: int | None = None, tokenizer_json: bool = False, **config: Any
+) -> None:
+    """Write the vocabulary of bert-base-chinese, or its first lines, with another tokenizer_config.json.
+
+    With `tokenizer_json`, as most repositories have it: with tokenizer.json and special_tokens_map.json.
+    """
+    vocab = (CHINESE / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    vocab = vocab[:lines]
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocab), encoding="utf-8")
+    specials = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    ids = {token: index for index, token in enumerate(vocab)}
+    if tokenizer_json:
+        added = [{"id": ids[token], "content": token, "special": True, "normalized": False} for token in specials]
+        content = {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [{**token, "single_word": False, "lstrip": False, "rstrip": False} for token in added],
+            "normalizer": {
+                **{"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True},
+                **{"strip_accents": None, "lowercase": False},
+            },
+            "pre_tokenizer": {"type": "BertPreTokenizer"},
+            "post_processor": None,
+            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+            "model": {
+                **{"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"},
+                **{"max_input_chars_per_word": 100, "vocab": ids},
+            },
+        }
+        write_json(folder / "tokenizer.json", content)
+        names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+        write_json(folder / "special_tokens_map.json", dict(zip(names, specials, strict=True)))
     original = json.loads((CHINESE / "tokenizer_config.json").read_text(encoding="utf-8"))
     write_json(folder / "tokenizer_config.json", {**original, **config})
 

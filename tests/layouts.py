@@ -37,7 +37,7 @@ class Layout:
     tokenizer: dict[str, Any] = field(default_factory=dict)
     position_ids: bool = True
     vocab_lines: int | None = None
-    prefix: str = ""
+    tokenizer_json: bool = True
 
 
 _NO_LIMIT = 1000000000000000019884624838656
@@ -64,7 +64,9 @@ LAYOUTS: dict[str, Layout] = {
     "infgrad/stella-large-zh": _STELLA,
     "infgrad/stella-base-zh": Layout(BOTH, modules=None, tokenizer=_STELLA.tokenizer),
     "BAAI/bge-large-zh-v1.5": Layout(TORCH, sentence_bert=_BGE_LIMIT, tokenizer={"do_lower_case": True}),
-    "BAAI/bge-small-zh-v1.5": Layout(modules=(), sentence_bert=_BGE_LIMIT, tokenizer={"do_lower_case": False}),
+    "BAAI/bge-small-zh-v1.5": Layout(
+        modules=(), sentence_bert=_BGE_LIMIT, tokenizer={"do_lower_case": False}, tokenizer_json=False
+    ),
     "sensenova/piccolo-large-zh": _PICCOLO,
     "sensenova/piccolo-base-zh": _PICCOLO,
     "moka-ai/m3e-base": Layout(
@@ -84,13 +86,15 @@ def write_layout(name: str, folder: Path) -> Path:
         max_position_embeddings=known.max_tokens,
         torch_dtype=known.dtype,
     )
-    extra = {layout.prefix + "embeddings.position_ids": position_ids(known.max_tokens)} if layout.position_ids else {}
-    write_weights(folder, dtype=known.dtype, files=layout.files, prefix=layout.prefix, extra=extra)
+    extra = {"embeddings.position_ids": position_ids(known.max_tokens)} if layout.position_ids else {}
+    write_weights(folder, dtype=known.dtype, files=layout.files, extra=extra)
     if known.language == "en":
         unused = [f"[unused{number}]" for number in range(rows - len(SMALL_VOCAB) - 5)]
         write_vocab(folder, [*SMALL_VOCAB, *unused], do_lower_case=True, model_max_length=512)
     else:
-        copy_chinese_tokenizer(folder, lines=layout.vocab_lines, **layout.tokenizer)
+        copy_chinese_tokenizer(
+            folder, lines=layout.vocab_lines, tokenizer_json=layout.tokenizer_json, **layout.tokenizer
+        )
     if layout.modules is not None:
         write_modules(folder, pooling_flags(SMALL["hidden_size"], known.pooling), *layout.modules)
     if layout.sentence_bert is not None:

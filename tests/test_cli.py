@@ -132,7 +132,7 @@ MISTAKES = [
     (["embed", "thenlper/gte-large-zh"], "not in the cache"),
     (["embed", "{small}", "/no/such/file"], "No such file"),
     (["embed", "{small}", "-o", "out.txt"], ".npy, .jsonl or .csv"),
-    (["embed", "{small}", "-o", "/no/such/folder/out.npy"], "No such file"),
+    (["embed", "{small}", "-o", "/no/such/folder/out.npy"], "in a folder that is there"),
     (["embed", "{small}", "--batch-size", "0"], "batch_size to be at least 1"),
     (["embed", "{small}", "--truncate-dim", "100"], "truncate_dim to be from 1 to 32"),
     (["embed", "{small}", "--prompt-name", "x"], "prompt name among"),

@@ -77,7 +77,9 @@ def test_every_known_model_has_a_layout() -> None:
 @pytest.mark.parametrize("name", list(KNOWN_MODELS))
 def test_vectors_of_each_known_layout(name: str, tmp_path: Path) -> None:
     model = EmbeddingModel(write_layout(name, tmp_path))
-    assert_close(model.encode(samples.LAYOUT_TEXTS), golden("layouts")[name], VECTORS)
+    expected = golden("layouts")[name]
+    lengths = np.linalg.norm(expected, axis=1, keepdims=True)  # not all of them normalise
+    assert_close(model.encode(samples.LAYOUT_TEXTS) / lengths, expected / lengths, VECTORS)
     known = KNOWN_MODELS[name]
     assert model.max_seq_length == known.max_tokens
     assert model.pooling_modes == (known.pooling,)

@@ -252,6 +252,16 @@ def test_what_is_no_list_of_texts(chinese: Tokenizer, texts: Any, error: type[Ex
             CheckpointError,
             "added tokens with id and content",
         ),
+        (
+            {"tokenizer_config.json": '{"eos_token": "<s>"}', "vocab.txt": "a"},
+            UnsupportedModelError,
+            "eos_token '<s>'",
+        ),
+        (
+            {"special_tokens_map.json": '{"additional_special_tokens": ["<s>"]}', "vocab.txt": "a"},
+            UnsupportedModelError,
+            "additional_special_tokens '<s>'",
+        ),
         ({"tokenizer_config.json": '{"added_tokens_decoder": 7}', "vocab.txt": "a"}, CheckpointError, "added tokens"),
     ],
 )

@@ -25,7 +25,7 @@ _HUB_NAME = re.compile(rf"(?!.*(?:\.\.|--))(?:{_PART}/)?{_PART}(?<!\.git)")
 # File names come from a server. What these do not spell out is never asked for: onnx/, the weights of other
 # frameworks, a path that climbs. A module has a folder like 1_Pooling; once the encoder had 0_Transformer.
 _DESCRIPTION = re.compile(
-    r"(\d+_\w+/)?((config|modules|config_sentence_transformers|sentence_\w+_config|tokenizer|tokenizer_config"
+    r"(\d+_\w+/)?((config|modules|config_sentence_transformers|sentence_[\w-]+_config|tokenizer|tokenizer_config"
     r"|special_tokens_map|added_tokens)\.json|vocab\.txt)",
     re.ASCII,
 )
@@ -43,8 +43,11 @@ def resolve_model(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    weights: bool = True,
 ) -> Path:
     """Return the folder that holds a model's files, after fetching those that are needed and not there yet.
+
+    Without `weights`, those are not among the files that are needed.
 
     An existing folder is returned as it is. Any other text like "owner/name" or "name" is a name on the hub,
     where HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they always do. The cache takes the place
@@ -53,20 +56,21 @@ def resolve_model(
     Raises ModelNotFoundError if the folder, or the model, its revision or a file of it, is not there or cannot
     be fetched; InputError for a text that can be no name; MissingDependencyError without huggingface_hub.
     """
-    folder = _local_folder(name_or_path)
+    folder = local_folder(name_or_path)
     if folder is not None:
         return folder
-    model = _HubModel(os.fspath(name_or_path), revision, Path(cache_dir) if cache_dir else None, token)
+    cache = Path(cache_dir) if cache_dir else None
+    model = _HubModel(os.fspath(name_or_path), revision, cache, token, weights)
     why_offline = _why_offline(local_files_only)
     return _from_cache(model, why_offline) if why_offline else _from_hub(model)
 
 
-def choose_files(siblings: Iterable[str]) -> list[str]:
+def choose_files(siblings: Iterable[str], weights: bool = True) -> list[str]:
     """Return those of a repository's files that are needed, at most one set of weights in each folder."""
     names = set(siblings)
-    folders = ["", *(match[1] for name in names if (match := _MODULE_CONFIG.fullmatch(name)))]
-    weights = (name for folder in folders for name in _weights(names, folder))
-    return sorted([*filter(_DESCRIPTION.fullmatch, names), *weights])
+    folders = ["", *(match[1] for name in names if (match := _MODULE_CONFIG.fullmatch(name)))] if weights else []
+    chosen = (name for folder in folders for name in _weights(names, folder))
+    return sorted([*filter(_DESCRIPTION.fullmatch, names), *chosen])
 
 
 def _weights(names: set[str], folder: str) -> list[str]:
@@ -87,8 +91,8 @@ def _shards(names: set[str], single: str) -> list[str]:
     return list(shards) if set(shards.values()) == {len(shards)} else []
 
 
-def _local_folder(name_or_path: str | os.PathLike[str]) -> Path | None:
-    """Return the local folder that is meant, None if a name on the hub is."""
+def local_folder(name_or_path: str | os.PathLike[str]) -> Path | None:
+    """Return the local folder that is meant, None if a name on the hub is; errors as in `resolve_model`."""
     text = os.fspath(name_or_path)  # a TypeError for None and numbers
     if not isinstance(text, str):
         raise TypeError(f"expected a folder or a model's name as str or path, got {type(text).__name__}.")
@@ -117,6 +121,7 @@ class _HubModel:
     revision: str | None
     cache_dir: Path | None
     token: str | bool | None
+    weights: bool
 
     def __post_init__(self) -> None:
         if not _HUB_NAME.fullmatch(self.name):
@@ -192,12 +197,12 @@ def _from_hub(model: _HubModel) -> Path:
     """Fetch the needed files, or find them cached. Raises ModelNotFoundError if the hub refuses or both fail."""
     # Any Exception: the client lets its transports' through, and with its version these change.
     try:
-        files = choose_files(model.listed_files())
+        files = choose_files(model.listed_files(), model.weights)
     except Exception as error:
         if refusal := _refusal(error):
             raise ModelNotFoundError(f"{model} cannot be fetched: {refusal}") from error
         return _from_cache(model, f"the hub cannot be reached ({_one_line(error)})", error)
-    if not any(map(_ENCODER_WEIGHTS.fullmatch, files)):
+    if model.weights and not any(map(_ENCODER_WEIGHTS.fullmatch, files)):
         raise ModelNotFoundError(f"{model} has no {_ANY_WEIGHTS} on the hub.")
     try:
         folder = model.snapshot(files)
@@ -217,21 +222,21 @@ def _from_cache(model: _HubModel, why: str, cause: Exception | None = None) -> P
         folder = model.snapshot([], local_files_only=True)
     except OSError as error:
         raise ModelNotFoundError(f"{model} is not in the cache, and {why}. {remedy}") from cause or error
-    lost = ", ".join(_missing_files(folder, model.recorded_files()))
+    lost = ", ".join(_missing_files(folder, model))
     if lost:
         raise ModelNotFoundError(f"{model} is in the cache without {lost}, and {why}. {remedy}") from cause
     _LOG.log(logging.WARNING if cause else logging.INFO, "%s comes from the cache, since %s.", model, why)
     return folder
 
 
-def _missing_files(folder: Path, recorded: Sequence[str]) -> list[str]:
+def _missing_files(folder: Path, model: _HubModel) -> list[str]:
     """Name what an interrupted download has left out: by the cache's record, else of the least needed."""
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    needed = choose_files(recorded or present)
+    needed = choose_files(model.recorded_files() or present, model.weights)
     missing = [name for name in needed if name not in present]
     if not any(map(_ENCODER_CONFIG.fullmatch, needed)):
         missing.append("config.json")
-    if not any(map(_ENCODER_WEIGHTS.fullmatch, needed)):
+    if model.weights and not any(map(_ENCODER_WEIGHTS.fullmatch, needed)):
         missing.append(_ANY_WEIGHTS)
     return missing
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,9 +29,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_optional_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a file that a repository may leave out: then an empty one."""
-    return read_json_object(path) if path.is_file() else {}
+def is_there(path: Path) -> bool:
+    """Whether a file that may be left out is there. Raise CheckpointError for a folder or a broken link."""
+    if path.is_file() or not os.path.lexists(path):
+        return path.is_file()
+    raise CheckpointError(f"{path}: expected a file, got something else, or a link to nothing.")
 
 
 class Fields:
@@ -41,6 +45,11 @@ class Fields:
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
         self.path = path
         self.values = values
+
+    @classmethod
+    def of_optional(cls, path: Path) -> Fields:
+        """Read the object of a file that a repository may leave out: then an empty one."""
+        return cls(path, read_json_object(path) if is_there(path) else {})
 
     def integer(self, key: str, default: int | None = None, least: int = 1, most: int = 2**31 - 1) -> int:
         """The whole number under `key`, from `least` to `most`."""
@@ -54,7 +63,7 @@ class Fields:
         value = self.values.get(key)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
             raise self.error(key, "a positive number", value)
         return float(value)
 

@@ -49,6 +49,10 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
             raise CheckpointError(f"{path}: expected {name} in one of {', '.join(DTYPES)}, got {dtype}.")
         elements = NUMPY_DTYPES[DTYPES[dtype]]
         size = prod(shape) * elements.itemsize
-        tensors[name] = StoredTensor(DTYPES[dtype], content[offset : offset + size].view(elements).reshape(shape))
+        try:
+            data = content[offset : offset + size].view(elements).reshape(shape)
+        except ValueError as error:  # no elements, but dimensions beyond what an array can have
+            raise CheckpointError(f"{path}: expected a possible shape of {name!r:.120}, got: {error}.") from error
+        tensors[name] = StoredTensor(DTYPES[dtype], data)
         offset += size
     return tensors

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gte_np.checkpoint.json_file import Fields, read_json, read_json_object, read_optional_object
+from gte_np.checkpoint.json_file import Fields, is_there, read_json, read_json_object
 from gte_np.checkpoint.stored_tensor import FLOAT_DTYPES, StoredTensor
 from gte_np.checkpoint.weights import find_weights, is_finite, read_tensors
 from gte_np.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
@@ -24,7 +24,17 @@ _POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_MODULE_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*|")  # beside modules.json; "" is the repository itself
+# Named after the kind of model; the first that is there counts, as in sentence-transformers.
+_LIMIT_FILES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+# Options for transformers that change what is computed.
+_LIMIT_OPTIONS = (
+    *("model_args", "model_kwargs", "config_args", "config_kwargs", "tokenizer_args", "processor_kwargs"),
+    *("processing_kwargs", "query_length", "document_length"),
+)
+_MODULE_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}|")  # beside modules.json; "" is the repository itself
 _MODULE_TYPE = re.compile(r"sentence_transformers\.([A-Za-z_]+\.)+")
 
 
@@ -37,48 +47,58 @@ class SentenceConfig:
     """
 
     transformer_folder: Path
-    pooling_modes: tuple[str, ...] | None
-    modules: tuple[Module, ...]
-    max_seq_length: int | None
-    do_lower_case: bool
-    prompts: dict[str, str]
-    default_prompt_name: str | None
-    similarity_fn_name: str
+    pooling_modes: tuple[str, ...] | None = None
+    modules: tuple[Module, ...] = ()
+    max_seq_length: int | None = None
+    do_lower_case: bool = False
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity_fn_name: str = "cosine"
+    truncate_dim: int | None = None
 
 
 def read_sentence_config(folder: Path) -> SentenceConfig:
-    """Read modules.json and the files that it leads to; a repository may have none of them.
+    """Read modules.json and the files that it leads to.
+
+    A repository may have none of them; sentence-transformers then reads no other file of its own either.
 
     Raises CheckpointError for damaged files, and UnsupportedModelError, which names it, for a module or an option
     that is not implemented.
     """
-    entries = _read_modules_json(folder / "modules.json")
-    transformer = folder / entries[0][1] if entries else folder
-    pooling = [path for kind, path in entries if kind == "Pooling"]
-    limits = Fields(
-        transformer / "sentence_bert_config.json", read_optional_object(transformer / "sentence_bert_config.json")
-    )
-    limits.expect("transformer_task", ("feature-extraction", None))
-    sentence = Fields(
-        folder / "config_sentence_transformers.json",
-        read_optional_object(folder / "config_sentence_transformers.json"),
-    )
+    path = folder / "modules.json"
+    if not is_there(path):
+        return SentenceConfig(folder)
+    entries = _read_modules_json(path)
+    transformer = folder / entries[0][1]
+    limits = _read_limits(transformer)
+    sentence = Fields.of_optional(folder / "config_sentence_transformers.json")
+    sentence.expect("model_type", ("SentenceTransformer", None))
     return SentenceConfig(
         transformer_folder=transformer,
-        pooling_modes=_read_pooling(folder / pooling[0]) if pooling else None,
+        pooling_modes=_read_pooling(folder / entries[1][1]),
         modules=tuple(_read_module(kind, folder / path) for kind, path in entries[2:]),
-        max_seq_length=limits.integer("max_seq_length", least=3) if limits.values.get("max_seq_length") else None,
+        max_seq_length=_optional_integer(limits, "max_seq_length", least=3),
         do_lower_case=limits.boolean("do_lower_case", False),
         prompts=_read_prompts(sentence),
         default_prompt_name=_optional_text(sentence, "default_prompt_name"),
         similarity_fn_name=_read_similarity(sentence),
+        truncate_dim=_optional_integer(sentence, "truncate_dim"),
     )
+
+
+def _read_limits(folder: Path) -> Fields:
+    """The first of the files that is there and says anything."""
+    files = [Fields.of_optional(folder / name) for name in _LIMIT_FILES]
+    limits = next((file for file in files if file.values), files[0])
+    limits.expect("transformer_task", ("feature-extraction", None))
+    limits.expect("module_output_name", ("token_embeddings", None))
+    for key in _LIMIT_OPTIONS:
+        limits.expect(key, (None, {}))
+    return limits
 
 
 def _read_modules_json(path: Path) -> list[tuple[str, str]]:
     """(type, folder) of each module; the first is the Transformer and the second the Pooling."""
-    if not path.is_file():
-        return []
     content = read_json(path)
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise CheckpointError(f"{path}: expected a list of modules, got {content!r:.80}.")
@@ -115,7 +135,9 @@ def _read_pooling(folder: Path) -> tuple[str, ...]:
         modes = fields.values["pooling_mode"]
         modes = [modes] if isinstance(modes, str) else modes
     else:
-        modes = [mode for flag, mode in _POOLING_FLAGS.items() if fields.boolean(flag, mode == "mean")]
+        flags = {mode: fields.boolean(flag, None) for flag, mode in _POOLING_FLAGS.items()}
+        is_silent = all(flag is None for flag in flags.values())
+        modes = ["mean"] if is_silent else [mode for mode, flag in flags.items() if flag]
     if not isinstance(modes, list) or not modes:
         raise CheckpointError(f"{path}: expected at least one pooling mode, got {modes!r:.80}.")
     return check_pooling_modes(modes, path)
@@ -132,7 +154,7 @@ def check_pooling_modes(modes: list[Any], source: object) -> tuple[str, ...]:
 
 
 def _read_module(kind: str, folder: Path) -> Module:
-    config = Fields(folder / "config.json", read_optional_object(folder / "config.json"))
+    config = Fields.of_optional(folder / "config.json")
     config.expect("module_input_name", ("sentence_embedding", None))
     config.expect("module_output_name", ("sentence_embedding", None))
     return Normalize() if kind == "Normalize" else _read_dense(folder, config)
@@ -167,6 +189,10 @@ def _read_prompts(fields: Fields) -> dict[str, str]:
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
         raise fields.error("prompts", "an object of name to text", prompts)
     return {name: prompt or "" for name, prompt in prompts.items()}
+
+
+def _optional_integer(fields: Fields, key: str, least: int = 1) -> int | None:
+    return None if fields.values.get(key) is None else fields.integer(key, least=least)
 
 
 def _optional_text(fields: Fields, key: str) -> str | None:

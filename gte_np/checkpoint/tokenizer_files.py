@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
-from gte_np.checkpoint.json_file import Fields, read_optional_object
+from gte_np.checkpoint.json_file import Fields
 from gte_np.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 
 MAX_WORD_CHARACTERS = 100  # WordPiece's limit: a longer word is one [UNK]
@@ -54,19 +54,25 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
     Raises ModelNotFoundError if there is neither tokenizer.json nor vocab.txt, CheckpointError for damaged files,
     and UnsupportedModelError for a tokenizer that is not BERT's WordPiece.
     """
-    config = Fields(folder / "tokenizer_config.json", read_optional_object(folder / "tokenizer_config.json"))
-    tokenizer = Fields(folder / "tokenizer.json", read_optional_object(folder / "tokenizer.json"))
+    config = Fields.of_optional(folder / "tokenizer_config.json")
+    config.expect("truncation_side", ("right", None))
+    config.expect("padding_side", ("right", None))
+    config.expect("split_special_tokens", (False, None))
+    tokenizer = Fields.of_optional(folder / "tokenizer.json")
     tokenizer_class = config.values.get("tokenizer_class") or TOKENIZER_CLASSES[0]
     if tokenizer_class not in TOKENIZER_CLASSES:
         raise UnsupportedModelError(
             f"{config.path}: tokenizer_class {tokenizer_class!r:.80} is not implemented; "
             f"gte_np implements {TOKENIZER_CLASSES[0]}."
         )
-    special_tokens = _special_tokens(folder, config)
+    special_values = _special_values(folder, config)
+    special_tokens = _special_tokens(special_values)
+    added_tokens = _added_tokens(config, tokenizer, special_tokens)
+    _refuse_others(special_values, {token.content for token in added_tokens})
     return TokenizerFiles(
         vocab=_vocab_of_json(tokenizer) if tokenizer.values else _vocab_of_text(folder / "vocab.txt"),
         special_tokens=special_tokens,
-        added_tokens=_added_tokens(config, tokenizer, special_tokens),
+        added_tokens=added_tokens,
         do_lower_case=config.boolean("do_lower_case", True),
         strip_accents=config.boolean("strip_accents", None),
         tokenize_chinese_chars=config.boolean("tokenize_chinese_chars", True),
@@ -135,16 +141,33 @@ def _vocab_of_text(path: Path) -> dict[str, int]:
     return vocab
 
 
-def _special_tokens(folder: Path, config: Fields) -> dict[str, str]:
-    values = dict(config.values)
-    if "added_tokens_decoder" not in values:  # else newer than special_tokens_map.json, which is not read then
-        values |= read_optional_object(folder / "special_tokens_map.json")
-    found = Fields(config.path, {key: _content(values[key]) for key in SPECIAL_TOKENS if values.get(key)})
+def _special_values(folder: Path, config: Fields) -> Fields:
+    """tokenizer_config.json, with special_tokens_map.json before it unless the former is of the newer kind."""
+    if "added_tokens_decoder" in config.values:
+        return config
+    older = Fields.of_optional(folder / "special_tokens_map.json")
+    return Fields(config.path, config.values | older.values)
+
+
+def _special_tokens(values: Fields) -> dict[str, str]:
+    found = Fields(
+        values.path, {key: _content(values.values.get(key)) or SPECIAL_TOKENS[key] for key in SPECIAL_TOKENS}
+    )
     return {key: found.text(key, default) for key, default in SPECIAL_TOKENS.items()}
 
 
 def _content(token: object) -> object:
     return token.get("content") if isinstance(token, Mapping) else token
+
+
+def _refuse_others(values: Fields, known: set[str]) -> None:
+    """Raise UnsupportedModelError for a special token that is none of BERT's and not among the added tokens."""
+    others = {key: value for key, value in values.values.items() if key.endswith("_token")}
+    others |= {key: values.values.get(key) for key in ("extra_special_tokens", "additional_special_tokens")}
+    for key, tokens in others.items():
+        for token in tokens if isinstance(tokens, list) else [tokens] if tokens else []:
+            if _content(token) not in (None, *known):
+                raise UnsupportedModelError(f"{values.path}: {key} {_content(token)!r:.80} is not implemented.")
 
 
 def _added_tokens(config: Fields, tokenizer: Fields, special_tokens: Mapping[str, str]) -> list[AddedToken]:
@@ -153,14 +176,16 @@ def _added_tokens(config: Fields, tokenizer: Fields, special_tokens: Mapping[str
         if "added_tokens_decoder" in config.values:
             by_id = {int(token_id): token for token_id, token in config.values["added_tokens_decoder"].items()}
         else:
-            by_id = {int(token["id"]): token for token in tokenizer.values.get("added_tokens", [])}
+            older = Fields.of_optional(config.path.with_name("added_tokens.json")).values
+            by_id = {int(token_id): {"content": content} for content, token_id in older.items()}
+            by_id |= {int(token["id"]): token for token in tokenizer.values.get("added_tokens", [])}
         tokens = [_added_token(by_id[token_id]) for token_id in sorted(by_id)]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        named = sorted(set(special_tokens.values()) - {token.content for token in tokens})  # the rest
+        return tokens + [AddedToken(content, special=True, normalized=False) for content in named]
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{config.path.parent}: expected added tokens with id and content, got a value without them ({error!r})."
         ) from error
-    named = set(special_tokens.values()) - {token.content for token in tokens}  # without ids of their own
-    return tokens + [AddedToken(content, special=True, normalized=False) for content in sorted(named)]
 
 
 def _added_token(token: Mapping[str, Any]) -> AddedToken:

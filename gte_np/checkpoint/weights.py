@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gte_np.checkpoint.config import BertConfig
 from gte_np.checkpoint.json_file import read_json_object
@@ -32,7 +33,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.(safetensors|bin)")
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.(safetensors|bin)")
 _ELEMENTS_AT_ONCE = 1 << 20  # of the check for finite values: it bounds the memory that the check takes
 _EXPONENT_BITS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}  # all set: infinite or NaN
 
@@ -73,6 +74,11 @@ def read_weights(folder: Path, config: BertConfig) -> BertWeights:
         ),
         pooler={name: tensors[name] for name in POOLER} if has_pooler else None,
     )
+
+
+def to_float32(tensors: Mapping[str, StoredTensor]) -> dict[str, NDArray[np.float32]]:
+    """The stored tensors as float32 arrays."""
+    return {name: tensor.to_float32() for name, tensor in tensors.items()}
 
 
 def find_weights(folder: Path) -> Path:

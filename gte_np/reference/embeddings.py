@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from gte_np.encoder import FloatArray
 from gte_np.reference.layer_norm import layer_norm
-from gte_np.reference.linear import FloatArray, Weights
+from gte_np.reference.linear import Weights
 from gte_np.token_batch import TokenBatch
 
 

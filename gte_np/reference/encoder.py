@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from gte_np.backend import EncoderOutput
 from gte_np.checkpoint.config import BertConfig
-from gte_np.checkpoint.stored_tensor import StoredTensor
-from gte_np.checkpoint.weights import BertWeights
+from gte_np.checkpoint.weights import BertWeights, to_float32
+from gte_np.encoder import EncoderOutput, FloatArray
 from gte_np.reference.attention import self_attention
 from gte_np.reference.embeddings import embed
 from gte_np.reference.feed_forward import feed_forward
 from gte_np.reference.layer_norm import layer_norm
-from gte_np.reference.linear import FloatArray, Weights
+from gte_np.reference.linear import Weights
 from gte_np.token_batch import TokenBatch
 
 
@@ -25,7 +22,7 @@ class ReferenceEncoder:
         self.layers = [to_float32(layer) for layer in weights.layers]
 
     def __call__(self, batch: TokenBatch, *, keep_layers: bool = False) -> EncoderOutput:
-        """Run all layers on the batch; the contract is `gte_np.backend.Encoder`."""
+        """Run all layers on the batch; the contract is `gte_np.encoder.Encoder`."""
         x = embed(batch, self.embeddings, self.config.layer_norm_eps)  # (N,) -> (N, D)
         hidden_states, attentions = [x], []
         for layer in self.layers:
@@ -49,8 +46,3 @@ def encoder_layer(
     x = layer_norm(x + attended, weights, "attention.output.LayerNorm", config.layer_norm_eps)  # (N, D)
     x = layer_norm(x + feed_forward(x, weights), weights, "output.LayerNorm", config.layer_norm_eps)  # (N, D)
     return x, probabilities
-
-
-def to_float32(tensors: Mapping[str, StoredTensor]) -> Weights:
-    """The stored tensors as float32 arrays."""
-    return {name: tensor.to_float32() for name, tensor in tensors.items()}

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
-from gte_np.reference.linear import FloatArray, Weights, linear
+from gte_np.encoder import FloatArray
+from gte_np.reference.linear import Weights, linear
 
 # Beyond it erf is 1 to within 2e-8, less than half the distance of float32 numbers there.
 ERF_LIMIT = 4.0

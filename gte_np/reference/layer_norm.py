@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gte_np.reference.linear import FloatArray, Weights
+from gte_np.encoder import FloatArray
+from gte_np.reference.linear import Weights
 
 
 def layer_norm(x: FloatArray, weights: Weights, name: str, eps: float) -> FloatArray:

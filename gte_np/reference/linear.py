@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
+from gte_np.encoder import FloatArray
 
-FloatArray = NDArray[np.float32]
 Weights = Mapping[str, FloatArray]  # published name -> values; see gte_np.checkpoint.names
 
 
