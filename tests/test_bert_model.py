@@ -38,6 +38,23 @@ def test_the_mask_and_types_have_defaults(bert: BertModel) -> None:
     assert output.attentions is None
 
 
+def test_the_output_has_numbers_too(bert: BertModel) -> None:
+    output = bert(IDS)
+    assert output[0] is output.last_hidden_state
+    assert output[1] is output["pooler_output"]
+
+
+def test_packed_ids_are_checked(bert: BertModel) -> None:
+    for ids, message in (
+        ([[-1]], "0 to 199, got -1"),
+        ([[200]], "got 200"),
+        ([[1] * 65], "at most 64"),
+        ([[]], "none"),
+    ):
+        with pytest.raises(InputError, match=message):
+            bert.encode_batch(TokenBatch.from_ids(ids))
+
+
 def test_token_types_count(bert: BertModel) -> None:
     other = bert(IDS, MASK, np.array([[0, 0, 1, 1], [0, 1, 1, 0]])).last_hidden_state
     assert np.abs(other - bert(IDS, MASK).last_hidden_state).max() > 0.01
@@ -109,6 +126,11 @@ def test_backends_by_name(small_folder: Path) -> None:
 def test_wrong_options(small_folder: Path, options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         BertModel.from_pretrained(small_folder, **options)
+
+
+def test_threads_are_told_of(small_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    BertModel.from_pretrained(small_folder, threads=2)
+    assert "OPENBLAS_NUM_THREADS" in caplog.text
 
 
 def test_the_reference_never_imports_numba(small_folder: Path) -> None:

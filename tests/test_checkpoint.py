@@ -16,7 +16,7 @@ from gte_np.checkpoint.config import read_config
 from gte_np.checkpoint.names import expected_shapes
 from gte_np.checkpoint.safetensors import read_safetensors
 from gte_np.checkpoint.stored_tensor import StoredTensor
-from gte_np.checkpoint.weights import BertWeights, read_weights
+from gte_np.checkpoint.weights import BertWeights, is_finite, read_weights
 from tests.checkpoints import (
     position_ids,
     random_tensors,
@@ -146,6 +146,7 @@ def test_a_transformer_in_a_folder_of_its_own(tmp_path: Path) -> None:
         ({"pooling_mode": "mean", "include_prompt": True}, ("mean",)),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, ("cls",)),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, ("cls", "mean")),
+        ({"pooling_mode_cls_token": True}, ("cls",)),
         ({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}, ("lasttoken",)),
         ({"word_embedding_dimension": 32}, ("mean",)),
     ],
@@ -243,7 +244,18 @@ def constant(value: float, *shape: int, dtype: str = "float32") -> StoredTensor:
     return to_stored(np.full(shape, value, np.float32), dtype)
 
 
+def folder_for_file(name: str) -> Callable[[Path], None]:
+    """Break a folder by having a folder where a file should be."""
+
+    def breaks(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return breaks
+
+
 ST = "sentence_transformers.models."
+EMPTY_BUT_HUGE = {"dtype": "U8", "shape": [0, 2**62, 9], "data_offsets": [0, 0]}
 BROKEN: list[tuple[Callable[[Path], object], type[GteError], str]] = [
     # config.json
     (lambda folder: (folder / "config.json").unlink(), ModelNotFoundError, "config.json, found none"),
@@ -365,6 +377,22 @@ BROKEN: list[tuple[Callable[[Path], object], type[GteError], str]] = [
         "similarity_fn_name 'maxsim'",
     ),
     (write("config_sentence_transformers.json", '{"default_prompt_name": "x"}'), GteError, "prompt name among"),
+    (
+        write("config_sentence_transformers.json", '{"model_type": "SparseEncoder"}'),
+        UnsupportedModelError,
+        "SparseEnc",
+    ),
+    (
+        write("sentence_bert_config.json", '{"config_kwargs": {"hidden_act": "relu"}}'),
+        UnsupportedModelError,
+        "config_k",
+    ),
+    (write("sentence_roberta_config.json", '{"max_seq_length": 0}'), CheckpointError, "max_seq_length"),
+    (configure(layer_norm_eps=10**400), CheckpointError, "layer_norm_eps to be a positive number"),
+    (modules(ST + "Transformer", path="a" * 5000), CheckpointError, "path to be the name of a folder"),
+    (folder_for_file("modules.json"), CheckpointError, "expected a file, got something else"),
+    (write(SAFETENSORS, header(a=EMPTY_BUT_HUGE)[:-64]), CheckpointError, "a possible shape|complete safetensors"),
+    (reweigh(**{"new\nline": constant(0, 1)}), CheckpointError, r"unexpected 'new\\nline'"),
     # a tokenizer of another model
     (
         write("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n" + "".join(f"w{i}\n" for i in range(300))),
@@ -452,6 +480,33 @@ def test_a_safetensors_file_with_flipped_bytes(tmp_path: Path) -> None:
             read_safetensors(path)
         except CheckpointError:
             continue
+
+
+def test_a_nan_anywhere_is_found() -> None:
+    values = np.zeros((3, 1 << 20), np.float32)
+    assert is_finite(to_stored(values, "float16"))
+    values[2, -1] = np.nan
+    assert not any(is_finite(to_stored(values, dtype)) for dtype in ("float32", "float16", "bfloat16"))
+
+
+def test_finite_weights_that_overflow(folder: Path) -> None:
+    change_weights(folder, encoder__layer__0__output__dense__weight=constant(3e38, 32, 48))
+    with pytest.raises(CheckpointError, match="finite numbers, got an overflow"):
+        EmbeddingModel(folder).encode("happy")
+
+
+def test_a_repository_without_modules_has_no_other_settings(folder: Path) -> None:
+    (folder / "modules.json").unlink()
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 8})
+    write_json(folder / "config_sentence_transformers.json", {"prompts": {"query": "is "}})
+    model = EmbeddingModel(folder)
+    assert (model.max_seq_length, model.prompts["query"]) == (64, "")  # as in sentence-transformers
+
+
+def test_the_repository_s_truncate_dim(folder: Path) -> None:
+    write_json(folder / "config_sentence_transformers.json", {"truncate_dim": 8})
+    assert EmbeddingModel(folder).encode("happy").shape == (8,)
+    assert EmbeddingModel(folder, truncate_dim=9).encode("happy").shape == (9,)
 
 
 def test_the_table_of_names_has_every_axis(folder: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from gte_np import KNOWN_MODELS, EmbeddingModel
 from gte_np.cli import main
+from tests.checkpoints import write_json
 
 TEXTS = ["That is a happy person", "中国的首都是哪里", ""]
 
@@ -84,6 +85,26 @@ def test_similarity(small_folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["similarity", str(small_folder), "happy person", "今天", "happy person", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["results"][0] == {"text": "happy person", "score": pytest.approx(1, abs=1e-6)}
+
+
+def test_similarity_takes_the_prompts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = {"query": "今天中午 ", "document": "happy person "}
+    write_json(folder / "config_sentence_transformers.json", {"prompts": prompts})
+    assert main(["similarity", str(folder), "a", "a"]) == 0
+    assert "1.0000" not in capsys.readouterr().out
+
+
+def test_output_is_utf_8_whatever_the_terminal(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert "今天" in run("embed", small_folder, stdin="今天".encode()).stdout.decode()
+
+
+def test_closed_streams(small_folder: Path) -> None:
+    for redirection in (">&-", "<&-", "2>&-"):
+        command = f"{sys.executable} -m gte_np embed {small_folder} {redirection}"
+        done = subprocess.run(["sh", "-c", command], input=b"happy", capture_output=True, check=False)
+        assert done.returncode == 0
+        assert done.stderr == b""
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:

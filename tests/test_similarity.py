@@ -64,6 +64,7 @@ def test_normalize_has_the_arguments_of_torch() -> None:
         (A[None], B, InputError),
         (["x"], ["y"], TypeError),
         (None, B, TypeError),
+        ([[1, 2], [3]], B, InputError),
     ],
 )
 def test_what_cannot_be_compared(a: Any, b: Any, error: type[Exception]) -> None:
@@ -74,6 +75,26 @@ def test_what_cannot_be_compared(a: Any, b: Any, error: type[Exception]) -> None
 def test_row_by_row_needs_as_many_rows() -> None:
     with pytest.raises(InputError, match="got 5 and 7"):
         SIMILARITY_FUNCTIONS["dot"][1](A, B)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, np.uint8, np.float64])
+def test_other_numbers(dtype: type[Any]) -> None:
+    a, b = (np.array([[100, 120], [0, 0]]).astype(dtype) for _ in range(2))
+    assert cos_sim(a, b) == pytest.approx(np.array([[1, 0], [0, 0]]), abs=1e-6)
+    assert dot_score(a, b)[0, 0] == 24400
+
+
+def test_lists_of_nothing() -> None:
+    assert cos_sim([], []).shape == (0, 0)
+    assert semantic_search([], []) == []
+
+
+@pytest.mark.parametrize("sizes", [{"top_k": 0}, {"top_k": -1}, {"query_chunk_size": 0}, {"corpus_chunk_size": -5}])
+def test_sizes_that_cannot_be(sizes: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        semantic_search(A, B, **sizes)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="at least 1"):
+        paraphrase_mining_embeddings(A, **sizes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1000])

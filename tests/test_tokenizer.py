@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from itertools import islice
 from pathlib import Path
@@ -69,6 +70,12 @@ def test_tokenizer_config_decides_how_a_text_is_normalised(
     assert [vocab[token_id] for token_id in ids[1:-1]] == words
 
 
+def test_added_tokens_json_is_read(tmp_path: Path) -> None:
+    write_vocab(tmp_path, ["a", "foo"])
+    write_json(tmp_path / "added_tokens.json", {"foo": 6})
+    assert Tokenizer.from_folder(tmp_path).tokenize(["afooa"])[0].tolist() == [2, 5, 6, 5, 3]
+
+
 def test_special_tokens_of_other_names(tmp_path: Path) -> None:
     write_vocab(tmp_path, ["<s>", "</s>", "a"], cls_token="<s>", sep_token={"content": "</s>"})
     assert Tokenizer.from_folder(tmp_path).tokenize(["a <s>"])[0].tolist() == [5, 7, 5, 6]
@@ -99,6 +106,8 @@ def test_lists_without_padding(chinese: Tokenizer) -> None:
     assert batch["attention_mask"] == [[1] * 4, [1] * 3]
     assert chinese("北京")["input_ids"] == [101, 1266, 776, 102]
     assert chinese([], padding=True)["input_ids"].shape == (0, 0)
+    assert chinese("北京", max_length=3)["input_ids"] == [101, 1266, 102]
+    assert len(chinese("北京", max_length=3, truncation=False)["input_ids"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -106,6 +115,9 @@ def test_lists_without_padding(chinese: Tokenizer) -> None:
     [
         (["北京", "北"], {"return_tensors": "np"}, InputError, "padding=True"),
         (["北京"], {"return_tensors": "tf"}, InputError, "'np' or 'pt'"),
+        (["北京"], {"padding": "max_length"}, InputError, "padding to be one of True, 'longest'"),
+        (["北京"], {"truncation": "only_first"}, InputError, "truncation to be one of"),
+        (["北京"], {"truncation": True, "max_length": 0}, InputError, "at least 2"),
         (["北京"], {"truncation": True, "max_length": 1}, InputError, "at least 2"),
         (["北京"], {"truncation": True, "max_length": 2.5}, TypeError, "max_length to be an int"),
     ],
@@ -179,6 +191,44 @@ def test_a_word_that_never_ends_hides_nothing(chinese: Tokenizer) -> None:
     text = "a" * 50_000 + "\0\u0301" * 10_000 + "b" * 50_000 + " 北京 " + "[CL" + "S" * 9000 + "]" + "か" * 20_000
     batch = chinese.tokenize([text])
     assert batch[0].tolist() == [101, 100, 1266, 776, 138, 100, 140, 100, 102]
+
+
+def test_pieces_with_added_tokens_of_any_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = random.Random(0)
+    contents = ["<q>", "[A_B]", "foo", "x y", "[[", "aa-bb", "]x", "happy", "中b", "--"]
+    parts = [
+        *contents,
+        "[CLS]",
+        "é",
+        "中",
+        "北京",
+        "   ",
+        "\0",
+        "_",
+        "HAPPY",
+        "<Q>",
+        "😀",
+        "b" * 120,
+        "\u0301",
+        "]",
+        "a",
+    ]
+    for number in range(25):
+        tokens = source.sample(contents, source.randrange(1, 4))
+        flags = ("special", "normalized", "single_word", "lstrip", "rstrip")
+        added = {
+            str(len(SPECIAL) + index): {"content": token} | {flag: source.random() < 0.3 for flag in flags}
+            for index, token in enumerate(tokens)
+        }
+        write_vocab(tmp_path / str(number), [*tokens, *SMALL_VOCAB], added_tokens_decoder=added)
+        tokenizer = Tokenizer.from_folder(tmp_path / str(number))
+        texts = ["".join(source.choices(parts, k=source.randrange(1, 40))) for _ in range(40)]
+        whole = tokenizer.tokenize(texts).input_ids.tolist()
+        for size in (3, 8, 40):
+            monkeypatch.setattr(text_pieces_module, "PIECE_CHARACTERS", size)
+            monkeypatch.setattr(tokenizer_module, "PIECE_CHARACTERS", size)
+            assert tokenizer.tokenize(texts).input_ids.tolist() == whole, tokens
+            monkeypatch.undo()
 
 
 def test_added_tokens_that_forbid_cutting(tmp_path: Path) -> None:
