@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from math import erf
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,7 @@ def test_module_names_of_sentence_transformers_6(folder: Path) -> None:
         ("activation.Tanh", np.tanh),
         ("linear.Identity", lambda x: x),
         ("activation.ReLU", lambda x: np.maximum(x, 0)),
+        ("activation.GELU", lambda x: x * (1 + np.vectorize(erf)(x / 2**0.5)) / 2),
     ],
 )
 def test_a_dense_module(folder: Path, file: str, bias: bool, activation: str, function: Callable[[Any], Any]) -> None:
