@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gte_np.arguments import check_choice
 from gte_np.errors import InputError
 from gte_np.similarity import as_float
 
@@ -31,6 +32,7 @@ def quantize_embeddings(
 
     Raises InputError for an unknown precision, and for int8 and uint8 of a single vector without ranges.
     """
+    check_choice("precision", precision, PRECISIONS)
     vectors = as_float(embeddings).astype(np.float32, copy=False)
     if precision == "float32":
         return vectors
@@ -38,8 +40,6 @@ def quantize_embeddings(
         return np.packbits(vectors > 0, axis=-1)
     if precision == "binary":
         return (np.packbits(vectors > 0, axis=-1).astype(np.int16) - 128).astype(np.int8)
-    if precision not in PRECISIONS:
-        raise InputError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}.")
     if vectors.ndim == 2 and len(vectors) == 0:
         return vectors.astype(precision)
     if ranges is None:

@@ -101,14 +101,13 @@ class Tokenizer:
         Raises TypeError for anything but texts, and InputError for texts of unequal length in arrays without
         padding.
         """
-        texts = check_texts([text] if isinstance(text, str) else text)
         pad = _one_of("padding", padding, yes=(True, "longest"), no=(False, "do_not_pad"))
         truncation = max_length is not None if truncation is None else truncation
         cut = _one_of("truncation", truncation, yes=(True, "longest_first"), no=(False, "do_not_truncate"))
         if return_tensors not in (None, "np", "pt"):
             raise InputError(f"expected return_tensors to be 'np' or 'pt', got {return_tensors!r}.")
         limit = self.model_max_length if max_length is None else max_length
-        batch = self.tokenize(texts, limit if cut else None)
+        batch = self.tokenize([text] if isinstance(text, str) else text, limit if cut else None)
         if pad or return_tensors:
             return self._padded(batch, pad)
         ids = [batch[index].tolist() for index in range(len(batch))]

@@ -14,6 +14,7 @@ from safetensors import TensorSpec, serialize_file
 from gte_np.checkpoint.config import read_config
 from gte_np.checkpoint.names import expected_shapes
 from gte_np.checkpoint.stored_tensor import StoredTensor
+from gte_np.checkpoint.tokenizer_files import MAX_WORD_CHARACTERS, SPECIAL_TOKENS
 from tests.torch_pickle import save_torch_zip
 
 CHINESE = Path(__file__).parent / "data" / "bert-base-chinese"
@@ -124,32 +125,40 @@ def copy_chinese_tokenizer(
     vocab = (CHINESE / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
     vocab = vocab[:lines]
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocab), encoding="utf-8")
-    specials = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    ids = {token: index for index, token in enumerate(vocab)}
     if tokenizer_json:
-        added = [{"id": ids[token], "content": token, "special": True, "normalized": False} for token in specials]
-        content = {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [{**token, "single_word": False, "lstrip": False, "rstrip": False} for token in added],
-            "normalizer": {
-                **{"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True},
-                **{"strip_accents": None, "lowercase": False},
-            },
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": None,
-            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
-            "model": {
-                **{"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"},
-                **{"max_input_chars_per_word": 100, "vocab": ids},
-            },
-        }
-        write_json(folder / "tokenizer.json", content)
-        names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-        write_json(folder / "special_tokens_map.json", dict(zip(names, specials, strict=True)))
+        write_json(folder / "tokenizer.json", published_tokenizer_json(vocab))
+        write_json(folder / "special_tokens_map.json", SPECIAL_TOKENS)
     original = json.loads((CHINESE / "tokenizer_config.json").read_text(encoding="utf-8"))
     write_json(folder / "tokenizer_config.json", {**original, **config})
+
+
+def published_tokenizer_json(vocab: Sequence[str]) -> dict[str, Any]:
+    """A tokenizer.json as the Chinese repositories have it, whose normalizer tokenizer_config.json overrides."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    ids = {token: index for index, token in enumerate(vocab)}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": ids[token], "content": token, **flags} for token in SPECIAL_TOKENS.values()],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
+            "lowercase": False,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": None,
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": SPECIAL_TOKENS["unk_token"],
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": MAX_WORD_CHARACTERS,
+            "vocab": ids,
+        },
+    }
 
 
 def write_modules(folder: Path, pooling: Mapping[str, Any] | None, *others: str) -> None:

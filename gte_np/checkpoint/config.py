@@ -41,11 +41,6 @@ class BertConfig:
     type_vocab_size: int
     layer_norm_eps: float
 
-    @property
-    def head_size(self) -> int:
-        """K, the size of one attention head: D / H."""
-        return self.hidden_size // self.num_attention_heads
-
 
 def read_config(folder: Path) -> BertConfig:
     """Read `config.json` of a checkpoint folder.

@@ -15,6 +15,7 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
+from gte_np.checkpoint.names import WEIGHT_FILES, index_of
 from gte_np.errors import InputError, MissingDependencyError, ModelNotFoundError
 
 _LOG = logging.getLogger("gte_np")
@@ -30,10 +31,9 @@ _DESCRIPTION = re.compile(
     re.ASCII,
 )
 _MODULE_CONFIG = re.compile(r"(\d+_\w+/)config\.json", re.ASCII)
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there, whole or in shards
 _ENCODER_WEIGHTS = re.compile(r"(0_\w+/)?(model|pytorch_model)[\w-]*\.(safetensors|bin)", re.ASCII)
 _ENCODER_CONFIG = re.compile(r"(0_\w+/)?config\.json", re.ASCII)
-_ANY_WEIGHTS = f"weights ({' or '.join(_WEIGHTS)}, or the .index.json of one and all its shards)"
+_ANY_WEIGHTS = f"weights ({' or '.join(WEIGHT_FILES)}, or the .index.json of one and all its shards)"
 
 
 def resolve_model(
@@ -74,8 +74,8 @@ def choose_files(siblings: Iterable[str], weights: bool = True) -> list[str]:
 
 
 def _weights(names: set[str], folder: str) -> list[str]:
-    for single in (folder + name for name in _WEIGHTS):
-        shards, index = _shards(names, single), f"{single}.index.json"
+    for single in (folder + name for name in WEIGHT_FILES):
+        shards, index = _shards(names, single), index_of(single)
         if single in names:
             return [single]
         if shards and index in names:

@@ -1,4 +1,4 @@
-"""The one table of a BERT checkpoint's tensor names and shapes.
+"""The one table of a BERT checkpoint's tensor names and shapes, and the names of the files that hold them.
 
 A shape is written with the axis letters of ARCHITECTURE.md: V vocabulary, D hidden size, F feed-forward size,
 P positions, S token types ("segments" in the BERT paper). A linear layer's weight is stored (out, in).
@@ -7,6 +7,15 @@ P positions, S token types ("segments" in the BERT paper). A linear layer's weig
 from __future__ import annotations
 
 from gte_np.checkpoint.config import BertConfig
+
+# In the order of preference, which is transformers' too. Either may be in shards, which an index.json lists.
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def index_of(file: str) -> str:
+    """The name of the index of a weights file that is in shards."""
+    return f"{file}.index.json"
+
 
 EMBEDDINGS: dict[str, str] = {
     "embeddings.word_embeddings.weight": "VD",

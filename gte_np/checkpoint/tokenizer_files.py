@@ -150,9 +150,8 @@ def _special_values(folder: Path, config: Fields) -> Fields:
 
 
 def _special_tokens(values: Fields) -> dict[str, str]:
-    found = Fields(
-        values.path, {key: _content(values.values.get(key)) or SPECIAL_TOKENS[key] for key in SPECIAL_TOKENS}
-    )
+    contents = {key: _content(values.values.get(key)) for key in SPECIAL_TOKENS}
+    found = Fields(values.path, {key: content for key, content in contents.items() if content})
     return {key: found.text(key, default) for key, default in SPECIAL_TOKENS.items()}
 
 

@@ -16,8 +16,10 @@ from gte_np.checkpoint.names import (
     EMBEDDINGS,
     LAYER,
     POOLER,
+    WEIGHT_FILES,
     canonical_name,
     expected_shapes,
+    index_of,
     is_ignored,
     layer_prefix,
 )
@@ -26,13 +28,6 @@ from gte_np.checkpoint.stored_tensor import FLOAT_DTYPES, StoredTensor
 from gte_np.checkpoint.torch_zip import read_torch_zip
 from gte_np.errors import CheckpointError, ModelNotFoundError
 
-# In the order of preference, which is transformers' too. An index lists the files of a sharded checkpoint.
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.(safetensors|bin)")
 _ELEMENTS_AT_ONCE = 1 << 20  # of the check for finite values: it bounds the memory that the check takes
 _EXPONENT_BITS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}  # all set: infinite or NaN
@@ -83,10 +78,11 @@ def to_float32(tensors: Mapping[str, StoredTensor]) -> dict[str, NDArray[np.floa
 
 def find_weights(folder: Path) -> Path:
     """Return the weights file or index of a folder. Raise ModelNotFoundError if it has none."""
-    for name in WEIGHT_FILES:
+    names = [name for file in WEIGHT_FILES for name in (file, index_of(file))]
+    for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise ModelNotFoundError(f"{folder}: expected one of {', '.join(WEIGHT_FILES)}, found none of them.")
+    raise ModelNotFoundError(f"{folder}: expected one of {', '.join(names)}, found none of them.")
 
 
 def read_tensors(path: Path) -> dict[str, StoredTensor]:
