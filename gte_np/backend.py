@@ -1,13 +1,18 @@
-"""The choice of a backend: "numpy" is `gte_np.reference`, "auto" the best one there is."""
+"""The choice of a backend: "numpy" is `gte_np.reference`, "numba" `gte_np.kernels`, "auto" the best one there is."""
 
 from __future__ import annotations
+
+import logging
 
 from gte_np.arguments import check_choice
 from gte_np.checkpoint.config import BertConfig
 from gte_np.checkpoint.weights import BertWeights
 from gte_np.encoder import Encoder
 from gte_np.errors import MissingDependencyError
+from gte_np.kernels.library import check_numba
 from gte_np.reference import ReferenceEncoder
+
+logger = logging.getLogger("gte_np")
 
 BACKENDS = ("auto", "numpy", "numba")
 
@@ -15,10 +20,22 @@ BACKENDS = ("auto", "numpy", "numba")
 def check_backend(backend: str) -> None:
     """Raise InputError for an unknown backend, and MissingDependencyError for one that is not there."""
     if check_choice("backend", backend, BACKENDS) == "numba":
-        raise MissingDependencyError("backend 'numba' is not part of this version; use 'numpy' or 'auto'.")
+        check_numba()
 
 
-def make_encoder(backend: str, config: BertConfig, weights: BertWeights) -> Encoder:
-    """Return the encoder of the backend "auto" or "numpy"; errors as in `check_backend`."""
+def make_encoder(backend: str, config: BertConfig, weights: BertWeights, threads: int | None) -> Encoder:
+    """Return an encoder of a backend; errors as in `check_backend`."""
     check_backend(backend)
+    if backend != "numpy":
+        try:
+            check_numba()
+            from gte_np.kernels.encoder import KernelEncoder
+
+            return KernelEncoder(config, weights, threads)
+        except MissingDependencyError as error:
+            if backend == "numba":
+                raise
+            logger.warning("%s The slower NumPy encoder is used.", error)
+    if threads is not None:
+        logger.warning("threads has no effect on NumPy: set OPENBLAS_NUM_THREADS before it is imported.")
     return ReferenceEncoder(config, weights)

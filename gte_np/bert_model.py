@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,7 @@ from gte_np.checkpoint.weights import BertWeights, read_weights, to_float32
 from gte_np.encoder import EncoderOutput, FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.reference.pooler import pool_first_token
-from gte_np.token_batch import TokenBatch
-
-logger = logging.getLogger("gte_np")
+from gte_np.token_batch import TokenBatch, TokenRows
 
 DTYPES = ("float32",)
 
@@ -50,7 +47,8 @@ class BertOutput:
 class BertModel:
     """A BERT encoder with the weights of one checkpoint.
 
-    `config` has its sizes. `backend` is "numpy", "numba", or "auto" for the best one there is.
+    `config` has its sizes. `backend` is "numpy", "numba", or "auto" for the best one there is. `threads` is how many
+    threads one call may use: by default as many as this process may use processors.
     """
 
     def __init__(
@@ -63,10 +61,8 @@ class BertModel:
         threads: int | None = None,
     ) -> None:
         check_options(backend, dtype, threads)
-        if threads is not None:
-            logger.warning("threads has no effect on NumPy: set OPENBLAS_NUM_THREADS before it is imported.")
         self.config = config
-        self._encoder = make_encoder(backend, config, weights)
+        self._encoder = make_encoder(backend, config, weights, threads)
         self._pooler = None if weights.pooler is None else to_float32(weights.pooler)
 
     @classmethod
@@ -145,15 +141,19 @@ class BertModel:
             attentions=_unpack_attentions(output, kept) if output_attentions else None,
         )
 
-    def encode_batch(self, batch: TokenBatch, *, keep_layers: bool = False) -> EncoderOutput:
+    def encode_batch(
+        self, batch: TokenBatch, *, rows: TokenRows | None = None, keep_layers: bool = False
+    ) -> EncoderOutput:
         """Run the encoder on packed texts: N tokens -> (N, D). With `keep_layers`, also of every layer.
+
+        With `rows`, numbers of tokens in ascending order, only these are computed to the end: -> (rows, D).
 
         Raises InputError for ids outside of the tables, for too many tokens in a text, and for a text without any;
         CheckpointError if the weights, although finite, give numbers that are not.
         """
         self._check_batch(batch)
         with np.errstate(all="ignore"):  # what overflows is seen below
-            output = self._encoder(batch, keep_layers=keep_layers)
+            output = self._encoder(batch, rows=rows, keep_layers=keep_layers)
         if not np.isfinite(output.last_hidden_state).all():
             raise CheckpointError("expected weights that give finite numbers, got an overflow: they are damaged.")
         return output

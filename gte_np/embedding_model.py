@@ -19,7 +19,7 @@ from gte_np.encoder import FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.known_models import KNOWN_MODELS, KnownModel
 from gte_np.modules import Dense, Normalize
-from gte_np.pooling import pool
+from gte_np.pooling import pool, rows_read
 from gte_np.progress import progress_bar
 from gte_np.quantization import PRECISIONS, quantize_embeddings
 from gte_np.similarity import SIMILARITY_FUNCTIONS, normalize, paraphrase_mining_embeddings
@@ -163,18 +163,18 @@ class EmbeddingModel:
         prefix = self._resolve_prompt(prompt_name, prompt)
         show = logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
 
-        def vectors(hidden: FloatArray, batch: TokenBatch) -> FloatArray:
-            return self._finish(pool(hidden, batch.offsets, self.pooling_modes), normalize_embeddings, dimension)
+        def vectors(batch: TokenBatch) -> FloatArray:
+            return self._finish(self._pool(batch), normalize_embeddings, dimension)
 
         tokens = output_value == "token_embeddings"
         if tokens and precision != "float32":
             raise InputError(f"expected precision float32 with token_embeddings, got {precision}.")
         with progress_bar(len(texts), show) as advance:
-            rows = self._encode(texts, prefix, batch_size, _split_texts if tokens else vectors, advance)
+            rows = self._encode(texts, prefix, batch_size, self._hidden_states if tokens else vectors, advance)
         if isinstance(sentences, str):
             return rows[0] if tokens else quantize_embeddings(np.stack(rows), precision)[0]
         if tokens:
-            return rows
+            return [row.copy() for row in rows]  # those of equal texts are one array, and rows of a batch's
         matrix = np.stack(rows) if rows else np.empty((0, dimension or self._dimension), np.float32)
         return quantize_embeddings(matrix, precision)
 
@@ -217,25 +217,40 @@ class EmbeddingModel:
         texts: list[str],
         prefix: str,
         batch_size: int,
-        finish: Callable[[FloatArray, TokenBatch], Iterable[FloatArray]],
+        finish: Callable[[TokenBatch], Iterable[FloatArray]],
         advance: Callable[[int], object],
     ) -> list[FloatArray]:
-        """One result of `finish`, which takes a batch's hidden states, for each text, in the order of the texts."""
-        results: list[FloatArray] = [np.empty(0, np.float32)] * len(texts)
+        """What `finish` makes of each text, in the order of the texts; of equal texts, once."""
+        numbers: dict[str, int] = {}
+        places = [numbers.setdefault(text, len(numbers)) for text in texts]
+        counts = np.bincount(places, minlength=len(numbers))
+        different = list(numbers)
+        results: list[FloatArray] = [np.empty(0, np.float32)] * len(different)
         cut = 0
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            window = [prefix + text for text in texts[start : start + TEXTS_AT_ONCE]]
+        for start in range(0, len(different), TEXTS_AT_ONCE):
+            window = [prefix + text for text in different[start : start + TEXTS_AT_ONCE]]
             tokens = self.tokenizer.tokenize(window, self.max_seq_length, count_all=False)
-            cut += int((tokens.token_counts > tokens.lengths).sum())
+            cut += int(counts[start : start + len(window)][tokens.token_counts > tokens.lengths].sum())
             for indexes in make_batches(tokens.lengths, batch_size):
                 batch = TokenBatch.from_ids([tokens[index] for index in indexes])
-                hidden = self.bert.encode_batch(batch).last_hidden_state
-                for index, result in zip(indexes, finish(hidden, batch), strict=True):
-                    results[start + index] = result
-                advance(len(indexes))
+                for index, result in zip(start + indexes, finish(batch), strict=True):
+                    results[index] = result
+                advance(int(counts[start + indexes].sum()))
         if cut:
             logger.warning("%d of %d texts were cut to %d tokens.", cut, len(texts), self.max_seq_length)
-        return results
+        return [results[place] for place in places]
+
+    def _pool(self, batch: TokenBatch) -> FloatArray:
+        """One vector for each text of a batch: (B, D)."""
+        rows = rows_read(batch.offsets, self.pooling_modes)
+        hidden = self.bert.encode_batch(batch, rows=rows).last_hidden_state
+        # If one token of each text is read, the others are not there.
+        return pool(hidden, batch.offsets if rows is None else np.arange(len(batch) + 1), self.pooling_modes)
+
+    def _hidden_states(self, batch: TokenBatch) -> Iterator[FloatArray]:
+        """The hidden states of each text: (T, D)."""
+        hidden = self.bert.encode_batch(batch).last_hidden_state
+        return (hidden[batch.slice(text)] for text in range(len(batch)))
 
     def _finish(self, vectors: FloatArray, normalized: bool | None, dimension: int | None) -> FloatArray:
         """From pooling to the result: (B, D) -> (B, D'), in sentence-transformers' order."""
@@ -283,10 +298,6 @@ def paraphrase_mining(
         truncate_dim=truncate_dim,
     )
     return paraphrase_mining_embeddings(embeddings, **options)
-
-
-def _split_texts(hidden: FloatArray, batch: TokenBatch) -> Iterator[FloatArray]:
-    return (hidden[batch.slice(text)] for text in range(len(batch)))
 
 
 def _choose_pooling(config: SentenceConfig, known: KnownModel | None) -> tuple[str, ...]:

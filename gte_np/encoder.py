@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.token_batch import TokenBatch
+from gte_np.token_batch import TokenBatch, TokenRows
 
 FloatArray = NDArray[np.float32]
 
@@ -17,8 +17,9 @@ FloatArray = NDArray[np.float32]
 class EncoderOutput:
     """What an encoder computed for a batch.
 
-    `last_hidden_state` is (N, D). With `keep_layers`, `hidden_states` holds L + 1 arrays (N, D), the embeddings
-    first, and `attentions` holds, for each of L layers, one array (H, T, T) for each text.
+    `last_hidden_state` is (N, D), or (rows, D) if only some rows were wanted. With `keep_layers`, `hidden_states`
+    holds L + 1 arrays (N, D), the embeddings first, and `attentions` holds, for each of L layers, one array (H, T, T)
+    for each text.
     """
 
     last_hidden_state: FloatArray
@@ -32,5 +33,10 @@ class Encoder(Protocol):
     The ids are in range and no text is empty. Only attention knows about texts.
     """
 
-    def __call__(self, batch: TokenBatch, *, keep_layers: bool = False) -> EncoderOutput:
-        """Run the encoder."""
+    def __call__(
+        self, batch: TokenBatch, *, rows: TokenRows | None = None, keep_layers: bool = False
+    ) -> EncoderOutput:
+        """Run the encoder. `rows` are the tokens, ascending, whose last hidden states are wanted: by default all.
+
+        Of `rows` and `keep_layers` only one can be given.
+        """

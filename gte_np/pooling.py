@@ -67,3 +67,16 @@ POOLING_MODES: dict[str, Callable[[FloatArray, Offsets], NDArray[np.floating]]] 
     "weightedmean": _weighted_mean,
     "lasttoken": _last_token,
 }
+
+
+def rows_read(offsets: Offsets, modes: Sequence[str]) -> NDArray[np.integer] | None:
+    """The tokens whose hidden states pooling reads, if it reads one of each text; None if it reads all.
+
+    >>> rows_read(np.array([0, 2, 3]), ["cls"])
+    array([0, 2])
+    """
+    if set(modes) == {"cls"}:
+        return offsets[:-1]
+    if set(modes) == {"lasttoken"}:
+        return offsets[1:] - 1
+    return None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TokenArray = NDArray[np.int32]
+TokenRows = NDArray[np.integer]  # numbers of tokens among those of all texts, ascending
 
 
 @dataclass(frozen=True)

@@ -104,11 +104,16 @@ def test_wrong_input(bert: BertModel, arguments: Any, error: type[Exception], me
         bert(*arguments)
 
 
-def test_backends_by_name(small_folder: Path) -> None:
-    assert BertModel.from_pretrained(small_folder, backend="numpy").config.hidden_size == 32
+def test_backends_by_name(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numpy, numba, auto = (
+        BertModel.from_pretrained(small_folder, backend=name) for name in ("numpy", "numba", "auto")
+    )
+    assert type(numpy._encoder).__name__ == "ReferenceEncoder"
+    assert type(numba._encoder).__name__ == type(auto._encoder).__name__ == "KernelEncoder"
     with pytest.raises(InputError, match="one of auto, numpy, numba, got 'torch'"):
         BertModel.from_pretrained(small_folder, backend="torch")
-    with pytest.raises(MissingDependencyError, match="use 'numpy' or 'auto'") as caught:
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    with pytest.raises(MissingDependencyError, match="NUMBA_DISABLE_JIT; unset it") as caught:
         BertModel.from_pretrained(small_folder, backend="numba")
     assert isinstance(caught.value, GteError)
     assert isinstance(caught.value, ImportError)
@@ -129,13 +134,13 @@ def test_wrong_options(small_folder: Path, options: Any, error: type[Exception],
 
 
 def test_threads_are_told_of(small_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    BertModel.from_pretrained(small_folder, threads=2)
+    BertModel.from_pretrained(small_folder, backend="numpy", threads=2)
     assert "OPENBLAS_NUM_THREADS" in caplog.text
 
 
 def test_the_reference_never_imports_numba(small_folder: Path) -> None:
     program = (
-        "import sys, gte_np; gte_np.BertModel.from_pretrained(sys.argv[1])([[2, 3]]);"
+        "import sys, gte_np; gte_np.BertModel.from_pretrained(sys.argv[1], backend='numpy')([[2, 3]]);"
         "assert 'numba' not in sys.modules and 'scipy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program, str(small_folder)], check=True)

@@ -157,7 +157,7 @@ MISTAKES = [
     (["embed", "{small}", "--batch-size", "0"], "batch_size to be at least 1"),
     (["embed", "{small}", "--truncate-dim", "100"], "truncate_dim to be from 1 to 32"),
     (["embed", "{small}", "--prompt-name", "x"], "prompt name among"),
-    (["embed", "{small}", "--backend", "numba"], "not part of this version"),
+    (["embed", "{small}", "--threads", "0"], "threads to be at least 1"),
     (["embed", "{small}", "--pooling", "best"], "pooling mode 'best'"),
     (["similarity", "{small}", "query"], "required: text"),
     (["info", "{small}/config.json"], "folder, got the file"),

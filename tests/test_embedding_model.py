@@ -60,14 +60,31 @@ def test_memory_follows_the_token_budget(small: EmbeddingModel, monkeypatch: pyt
     seen: list[int] = []
     encode_batch = small.bert.encode_batch
 
-    def watched(batch: TokenBatch) -> Any:
+    def watched(batch: TokenBatch, **options: Any) -> Any:
         seen.append(len(batch.input_ids))
-        return encode_batch(batch)
+        return encode_batch(batch, **options)
 
     monkeypatch.setattr(small.bert, "encode_batch", watched)
-    small.encode([of_length(100, seed=1)] * 300, batch_size=1000)
+    small.encode([of_length(100, seed=seed) for seed in range(300)], batch_size=1000)
     assert sum(seen) == 300 * 64
     assert max(seen) <= 4096
+
+
+def test_repeated_texts_are_computed_once(small: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    encode_batch = small.bert.encode_batch
+
+    def watched(batch: TokenBatch, **options: Any) -> Any:
+        seen.append(len(batch))
+        return encode_batch(batch, **options)
+
+    monkeypatch.setattr(small.bert, "encode_batch", watched)
+    texts = ["a", "b", "a", "c", "a"]
+    vectors = small.encode(texts)
+    assert sum(seen) == 3
+    assert np.array_equal(vectors, np.stack([small.encode(text) for text in texts]))
+    states = small.encode(texts, output_value="token_embeddings")
+    assert not np.shares_memory(states[0], states[2])
 
 
 def test_normalize_embeddings(small: EmbeddingModel, small_folder: Path, tmp_path: Path) -> None:

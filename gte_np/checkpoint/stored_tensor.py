@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,3 +46,15 @@ class StoredTensor:
         if self.dtype == "bfloat16":  # bfloat16 is the upper half of a float32
             return (self.data.astype(np.uint32) << 16).view(np.float32)
         return self.data.astype(np.float32, copy=False)
+
+    def forget_pages(self) -> None:
+        """Give the memory of a mapped file back to the system (Linux): it is read again if it is used again."""
+        base: Any = self.data
+        while base is not None and not isinstance(base, mmap.mmap):
+            base = base.base if isinstance(base, np.ndarray) else None
+        if base is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        start = self.data.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
+        first, end = -(-start // mmap.PAGESIZE), (start + self.data.nbytes) // mmap.PAGESIZE
+        if end > first:  # whole pages only
+            base.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (end - first) * mmap.PAGESIZE)

@@ -10,7 +10,7 @@ from gte_np.reference.embeddings import embed
 from gte_np.reference.feed_forward import feed_forward
 from gte_np.reference.layer_norm import layer_norm
 from gte_np.reference.linear import Weights
-from gte_np.token_batch import TokenBatch
+from gte_np.token_batch import TokenBatch, TokenRows
 
 
 class ReferenceEncoder:
@@ -21,7 +21,9 @@ class ReferenceEncoder:
         self.embeddings = to_float32(weights.embeddings)
         self.layers = [to_float32(layer) for layer in weights.layers]
 
-    def __call__(self, batch: TokenBatch, *, keep_layers: bool = False) -> EncoderOutput:
+    def __call__(
+        self, batch: TokenBatch, *, rows: TokenRows | None = None, keep_layers: bool = False
+    ) -> EncoderOutput:
         """Run all layers on the batch; the contract is `gte_np.encoder.Encoder`."""
         x = embed(batch, self.embeddings, self.config.layer_norm_eps)  # (N,) -> (N, D)
         hidden_states, attentions = [x], []
@@ -31,7 +33,7 @@ class ReferenceEncoder:
                 hidden_states.append(x)
                 attentions.append(probabilities)
         if not keep_layers:
-            return EncoderOutput(x)
+            return EncoderOutput(x if rows is None else x[rows])
         return EncoderOutput(x, hidden_states, attentions)
 
 

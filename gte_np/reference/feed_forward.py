@@ -34,8 +34,8 @@ def erf(x: FloatArray) -> FloatArray:
     """
     x = np.clip(x, -ERF_LIMIT, ERF_LIMIT)
     t = np.square(x) * np.float32(2 / ERF_LIMIT**2) - 1  # x^2 from 0 to ERF_LIMIT^2 becomes -1 to 1
-    series = np.full_like(x, _COEFFICIENTS[-1])
-    for coefficient in _COEFFICIENTS[-2::-1]:  # Horner's rule, in place
+    series = np.full_like(x, ERF_COEFFICIENTS[-1])
+    for coefficient in ERF_COEFFICIENTS[-2::-1]:  # Horner's rule, in place
         series *= t
         series += coefficient
     return series * x
@@ -51,4 +51,4 @@ def _fit_erf(degree: int) -> NDArray[np.float32]:
     return series.convert(kind=Polynomial, domain=series.domain, window=[-1, 1]).coef.astype(np.float32)
 
 
-_COEFFICIENTS = _fit_erf(degree=16)
+ERF_COEFFICIENTS = _fit_erf(degree=16)

@@ -1,0 +1,61 @@
+"""How a batch is divided: among threads by text, or, if it has too few texts for that, not at all."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A thread by itself reads all weights for each of its chunks: with so many tokens that takes less time than
+# computing.
+TOKENS_WORTH_A_THREAD = 96
+TOKENS_OF_A_CHUNK = 256
+# A team divides each matrix product, so larger chunks cost it nothing but memory.
+TOKENS_OF_A_TEAM = 1024
+# Dividing by text is given up if the thread with most to do has so much more than its share.
+UNEVEN = 1.1
+
+
+class Chunk(NamedTuple):
+    """Texts from `first` up to `last`."""
+
+    first: int
+    last: int
+
+
+def divide(offsets: NDArray[np.int32], threads: int) -> tuple[list[Chunk], bool]:
+    """The chunks of a batch, and whether threads take them one each; if not, all work together on one after another.
+
+    `offsets` is (B + 1,), where each text starts.
+    """
+    tokens = int(offsets[-1])
+    if threads > 1 and tokens < threads * TOKENS_WORTH_A_THREAD:
+        return list(_cut(offsets, TOKENS_OF_A_TEAM)), False
+    rounds = max(1, round(tokens / (threads * TOKENS_OF_A_CHUNK)))
+    chunks = list(_cut(offsets, tokens / (threads * rounds)))
+    if threads == 1 or _longest_share(offsets, chunks, threads) <= UNEVEN * tokens / threads:
+        return chunks, True
+    return list(_cut(offsets, TOKENS_OF_A_TEAM)), False
+
+
+def _cut(offsets: NDArray[np.int32], tokens: float) -> Iterator[Chunk]:
+    """Cut where the nearest multiples of `tokens` are; a text is never cut."""
+    count = max(1, round(int(offsets[-1]) / tokens))
+    marks = np.arange(1, count) * (int(offsets[-1]) / count)
+    cuts = np.searchsorted(offsets, marks)
+    cuts -= np.abs(offsets[cuts - 1] - marks) < np.abs(offsets[cuts] - marks)
+    bounds = np.unique([0, *cuts, len(offsets) - 1])
+    for first, last in itertools.pairwise(bounds):
+        yield Chunk(int(first), int(last))
+
+
+def _longest_share(offsets: NDArray[np.int32], chunks: list[Chunk], threads: int) -> int:
+    """Tokens of the thread that has most, if each takes the next chunk as soon as it is free."""
+    shares = [0] * threads
+    for first, last in chunks:
+        thread = shares.index(min(shares))
+        shares[thread] += int(offsets[last] - offsets[first])
+    return max(shares)

@@ -1,0 +1,174 @@
+"""Compiled functions by name: from a file of an earlier run, or compiled now and kept for the next one.
+
+The cache is this package's own, not Numba's: files of object code, whose names tell all that the code depends on, so
+a copied environment, a rebuilt container or another processor needs no care. A file that is damaged is compiled
+afresh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import logging
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gte_np.errors import MissingDependencyError
+
+logger = logging.getLogger("gte_np.kernels")
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_DIGEST_SIZE = hashlib.sha256().digest_size
+_lock = threading.RLock()
+_functions: dict[str, Callable[..., Any]] = {}
+
+
+def check_numba() -> None:
+    """Raise MissingDependencyError if there is no Numba, or if it is told not to compile."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        raise MissingDependencyError(
+            "backend 'numba': expected that Numba may compile, got NUMBA_DISABLE_JIT; unset it."
+        )
+    if find_spec("numba") is None or find_spec("llvmlite") is None:
+        raise MissingDependencyError("backend 'numba': expected Numba, which is not installed: pip install numba.")
+
+
+def function(name: str, arguments: int) -> Callable[..., Any]:
+    """The compiled function of this name, of so many arguments."""
+    with _lock:
+        if name not in _functions:
+            from gte_np.kernels.object_code import load_function
+
+            _functions[name] = load_function(_object_code(name), name, arguments)
+        return _functions[name]
+
+
+def compile_all() -> list[Path]:
+    """Compile what no cache has, for checkpoints of every precision, and return the files, old and new."""
+    from gte_np.kernels.entries import ENTRIES
+
+    with _lock:
+        for name in ENTRIES:
+            _object_code(name)
+        return [path for name in ENTRIES if (path := _find(name)) is not None]
+
+
+def cache_folders() -> list[Path]:
+    """Where compiled functions are looked for, in this order; they are written to the first that can be written to.
+
+    NUMBA_CACHE_DIR if it is set, the package's own folder, the user's folder for caches, the folder for temporary
+    files.
+    """
+    return list(_cache_folders())
+
+
+def _cache_folders() -> Iterator[Path]:
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        yield Path(chosen) / "gte_np"
+    yield _PACKAGE / "kernels" / "__pycache__"
+    with suppress(RuntimeError):  # nobody's home
+        yield _user_caches() / "gte_np"
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    yield Path(tempfile.gettempdir()) / f"gte_np-{user}"
+
+
+def _user_caches() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def _object_code(name: str) -> bytes:
+    path = _find(name)
+    if path is not None:
+        return path.read_bytes()[_DIGEST_SIZE:]
+    code = _compile(name)
+    _keep(name, code)
+    return code
+
+
+def _find(name: str) -> Path | None:
+    """The file of this function, if it is there and whole."""
+    for folder in cache_folders():
+        path = folder / _file_name(name)
+        try:
+            content = path.read_bytes() if _is_ours(folder) else b""
+        except OSError:
+            continue
+        if hashlib.sha256(content[_DIGEST_SIZE:]).digest() == content[:_DIGEST_SIZE]:
+            return path
+    return None
+
+
+def _keep(name: str, code: bytes) -> None:
+    """Write a file, in one step for all who look: other processes may do the same."""
+    for folder in cache_folders():
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not _is_ours(folder):
+                continue
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+                file.write(hashlib.sha256(code).digest() + code)
+            Path(file.name).replace(folder / _file_name(name))
+        except OSError:
+            continue
+        return
+    logger.warning("found no folder to keep compiled kernels in: the next process compiles them again.")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nobody else could have put code there: the folder for temporary files is everybody's."""
+    if folder.parent != Path(tempfile.gettempdir()) or not hasattr(os, "getuid"):
+        return True
+    status = folder.lstat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+def _compile(name: str) -> bytes:
+    logger.info("compiling %s for this processor, which takes some seconds, once ...", name)
+    start = time.perf_counter()
+    try:
+        from gte_np.kernels.entries import ENTRIES, compile_entry
+        from gte_np.kernels.processor import processor
+    except ImportError as error:
+        raise MissingDependencyError(f"backend 'numba': expected Numba, got: {error}.") from error
+    code = compile_entry(name, ENTRIES[name], processor())
+    logger.info("compiled %s in %.1f s.", name, time.perf_counter() - start)
+    return code
+
+
+@cache
+def _file_name(name: str) -> str:
+    return f"{name}-{_fingerprint()}.o"
+
+
+@cache
+def _fingerprint() -> str:
+    """A hash of all that object code depends on: the source, the compilers, the processor."""
+    import llvmlite
+
+    from gte_np.kernels.processor import processor
+
+    digest = hashlib.sha256(f"{llvmlite.__version__} {_numba_version()} {processor()}".encode())
+    for path in sorted([*(_PACKAGE / "kernels").glob("*.py"), _PACKAGE / "reference" / "feed_forward.py"]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _numba_version() -> str:
+    try:
+        return importlib.metadata.version("numba")
+    except importlib.metadata.PackageNotFoundError:  # frozen into an application, say
+        return "unknown"
