@@ -1,4 +1,4 @@
-"""The command line: gte-np embed, similarity, models, info, doctor."""
+"""The command line: gte-np embed, similarity, models, info, warmup, doctor."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from gte_np.checkpoint.weights import find_weights, read_tensors
 from gte_np.doctor import report
 from gte_np.embedding_model import EmbeddingModel
 from gte_np.errors import GteError, InputError
+from gte_np.kernels.library import check_numba, compile_all
 from gte_np.known_models import KNOWN_MODELS
 from gte_np.quantization import PRECISIONS
 
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whatever the code page of the terminal is, texts may be Chinese; a path may be no Unicode at all.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     logging.basicConfig(format="gte-np: %(message)s", level=logging.WARNING)
+    logging.getLogger("gte_np.kernels").setLevel(logging.INFO)  # a first compilation takes seconds
     try:
         options.run(options)
         sys.stdout.flush()
@@ -79,6 +81,8 @@ def _make_parser() -> _Parser:
     info.set_defaults(run=_info)
     models = commands.add_parser("models", help="the known models")
     models.set_defaults(run=_models)
+    warmup = commands.add_parser("warmup", help="compile the kernels now, in an image's build say, for later starts")
+    warmup.set_defaults(run=_warmup)
     doctor = commands.add_parser("doctor", help="what a bug report needs")
     doctor.set_defaults(run=_doctor)
     for command in (info, models, doctor):
@@ -261,6 +265,12 @@ def _info(options: argparse.Namespace) -> None:
         "default_prompt_name": model.default_prompt_name,
     }
     _print_facts(facts, options.json)
+
+
+def _warmup(options: argparse.Namespace) -> None:
+    check_numba()
+    for path in compile_all():
+        print(path)
 
 
 def _doctor(options: argparse.Namespace) -> None:

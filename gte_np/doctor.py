@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from gte_np.errors import GteError
+from gte_np.kernels.library import cache_folders, check_numba
+from gte_np.kernels.threads import available_processors
+
 PACKAGES = ("gte_np", "numpy", "tokenizers", "safetensors", "huggingface_hub", "numba", "llvmlite")
 VARIABLES = (
     "HF_HOME",
@@ -19,6 +23,10 @@ VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "OMP_NUM_THREADS",
     "TOKENIZERS_PARALLELISM",
+    "NUMBA_CACHE_DIR",
+    "NUMBA_CPU_NAME",
+    "NUMBA_CPU_FEATURES",
+    "NUMBA_DISABLE_JIT",
 )
 
 
@@ -28,7 +36,8 @@ def report() -> dict[str, str]:
     lines |= {package: _version(package) for package in PACKAGES}
     lines |= {
         "processor": _processor(),
-        "processors usable": str(_usable_processors()),
+        "processors usable": str(available_processors()),
+        "kernels": _kernels(),
         "threads": f"{os.environ.get('OPENBLAS_NUM_THREADS', 'as many as processors')} in NumPy's BLAS",
         "numpy baseline and found features": _numpy_features(),
         "blas": _blas(),
@@ -53,10 +62,15 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _usable_processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _kernels() -> str:
+    """The processor as the kernels see it, and where compiled ones are kept."""
+    try:
+        check_numba()
+        from gte_np.kernels.processor import processor
+    except (ImportError, GteError) as error:
+        return f"none: {error}"
+    found = next((str(folder) for folder in cache_folders() if list(folder.glob("encode_*.o"))), "nowhere yet")
+    return f"{processor().name}, vectors of {processor().vector_width}, compiled in {found}"
 
 
 def _numpy_features() -> str:

@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 
 from gte_np import EmbeddingModel
+from gte_np.kernels.library import compile_all
 from scripts.fetch_minilm import FOLDER, is_complete
 from tests.checkpoints import small_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels() -> None:
+    """Compile the kernels before the tests, some of which look at all that a process says."""
+    compile_all()
 
 
 @pytest.fixture(scope="session")

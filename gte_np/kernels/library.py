@@ -14,7 +14,6 @@ import os
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -137,16 +136,18 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _compile(name: str) -> bytes:
-    logger.info("compiling %s for this processor, which takes some seconds, once ...", name)
-    start = time.perf_counter()
+    _tell()
     try:
         from gte_np.kernels.entries import ENTRIES, compile_entry
         from gte_np.kernels.processor import processor
     except ImportError as error:
         raise MissingDependencyError(f"backend 'numba': expected Numba, got: {error}.") from error
-    code = compile_entry(name, ENTRIES[name], processor())
-    logger.info("compiled %s in %.1f s.", name, time.perf_counter() - start)
-    return code
+    return compile_entry(name, ENTRIES[name], processor())
+
+
+@cache  # once
+def _tell() -> None:
+    logger.info("compiling kernels for this processor, once: it takes about ten seconds ...")
 
 
 @cache
