@@ -27,6 +27,7 @@ from tests.checkpoints import CHINESE
 from tests.layouts import write_layout
 from tests.texts import generated
 
+BACKENDS = ("numpy", "numba")
 STATES_LIMIT = 2e-5
 VECTORS_LIMIT = 2e-6
 SHAPES_LIMIT = 5e-6  # of vectors, for 24 random layers of 1024
@@ -37,6 +38,7 @@ class Row:
     """One comparison: the worst differences, None where nothing of the kind was compared."""
 
     name: str
+    backend: str
     texts: int
     ids_equal: bool
     states: float | None = None
@@ -55,6 +57,7 @@ class Row:
     def __str__(self) -> str:
         cells = (
             f"{self.name:<36}",
+            f"{self.backend:<7}",
             f"{self.texts:>6}",
             f"{'yes' if self.ids_equal else 'NO':>9}",
             f"{_number(self.states):>9}",
@@ -64,7 +67,7 @@ class Row:
         return " | ".join(cells)
 
 
-HEADER = f"{'model':<36} |  texts | ids equal |    states |   vectors | result"
+HEADER = f"{'model':<36} | backend |  texts | ids equal |    states |   vectors | result"
 
 
 def main() -> int:
@@ -77,7 +80,8 @@ def main() -> int:
     logging.getLogger("gte_np").setLevel(logging.ERROR)  # that texts are cut is meant
     print(f"gte_np against {oracle.versions()}\n{HEADER}\n{'-' * len(HEADER)}")
     failed = 0
-    for row in [compare_model(args.model, folder)] if folder else compare_all():
+    rows = (compare_model(args.model, folder, backend) for backend in BACKENDS) if folder else compare_all()
+    for row in rows:
         print(row, flush=True)
         failed += not row.passed
     print(f"{failed} of the comparisons failed." if failed else "All within the limits.")
@@ -86,23 +90,26 @@ def main() -> int:
 
 def compare_all() -> Iterator[Row]:
     """Everything that needs no model hub."""
-    yield compare_model("all-MiniLM-L6-v2", MINILM)
+    for backend in BACKENDS:
+        yield compare_model("all-MiniLM-L6-v2", MINILM, backend)
     yield compare_token_ids("all-MiniLM-L6-v2, generated texts", MINILM)
     yield compare_token_ids("bert-base-chinese, generated texts", CHINESE)
     with tempfile.TemporaryDirectory() as temporary:
         for name in samples.SHAPES:
             texts = [samples.chinese_text(length) for length in samples.SHAPE_LENGTHS]
             folder = samples.write_shape(name, Path(temporary) / name)
-            yield compare_vectors(f"{name}, random weights", folder, texts, SHAPES_LIMIT)
+            for backend in BACKENDS:
+                yield compare_vectors(f"{name}, random weights", folder, backend, texts, SHAPES_LIMIT)
         for name in KNOWN_MODELS:
             folder = write_layout(name, Path(temporary) / name)
-            yield compare_vectors(f"{name}, small", folder, samples.LAYOUT_TEXTS)
+            for backend in BACKENDS:
+                yield compare_vectors(f"{name}, small", folder, backend, samples.LAYOUT_TEXTS)
 
 
-def compare_model(name: str, folder: Path) -> Row:
+def compare_model(name: str, folder: Path, backend: str) -> Row:
     """Token ids and vectors of texts; hidden states of each layer, for these texts and for ids of many lengths."""
-    model = EmbeddingModel(folder)
-    row = compare_vectors(name, folder, samples.MINILM_TEXTS)
+    model = EmbeddingModel(folder, backend=backend)
+    row = compare_vectors(name, folder, backend, samples.MINILM_TEXTS)
     bert = oracle.load_bert(model.transformer_folder)
     row.states = 0.0
     lengths = [length for length in samples.MINILM_LENGTHS if length <= model.max_seq_length]
@@ -124,9 +131,9 @@ def hidden_states(model: EmbeddingModel, ids: list[list[int]]) -> list[oracle.Fl
     return [np.stack([layer[batch.slice(text)] for layer in layers]) for text in range(len(batch))]
 
 
-def compare_vectors(name: str, folder: Path, texts: Sequence[str], limit: float = VECTORS_LIMIT) -> Row:
+def compare_vectors(name: str, folder: Path, backend: str, texts: Sequence[str], limit: float = VECTORS_LIMIT) -> Row:
     """Token ids and vectors of texts, in one batch and one by one; differences are relative to a vector's length."""
-    model = EmbeddingModel(folder)
+    model = EmbeddingModel(folder, backend=backend)
     reference = oracle.load_sentence_transformer(folder)
     theirs = reference.encode(list(texts))
     lengths = np.linalg.norm(theirs, axis=1, keepdims=True)
@@ -134,6 +141,7 @@ def compare_vectors(name: str, folder: Path, texts: Sequence[str], limit: float 
     single = np.stack([model.encode(text) for text in texts])
     return Row(
         name,
+        backend,
         len(texts),
         ids_are_equal(model.tokenizer, reference.tokenizer, texts),
         vectors=max(worst(ours / lengths, theirs / lengths) for ours in (together, single)),
@@ -144,7 +152,9 @@ def compare_vectors(name: str, folder: Path, texts: Sequence[str], limit: float 
 def compare_token_ids(name: str, folder: Path) -> Row:
     """Token ids of generated texts."""
     texts = list(generated(samples.GENERATED_TEXTS))
-    return Row(name, len(texts), ids_are_equal(Tokenizer.from_folder(folder), oracle.load_tokenizer(folder), texts))
+    return Row(
+        name, "", len(texts), ids_are_equal(Tokenizer.from_folder(folder), oracle.load_tokenizer(folder), texts)
+    )
 
 
 def ids_are_equal(tokenizer: Tokenizer, reference: Any, texts: Sequence[str]) -> bool:

@@ -25,10 +25,10 @@ def minilm_folder() -> Path:
     return FOLDER
 
 
-@pytest.fixture(scope="session")
-def minilm(minilm_folder: Path) -> EmbeddingModel:
-    """all-MiniLM-L6-v2 on the reference encoder."""
-    return EmbeddingModel(minilm_folder, backend="numpy")
+@pytest.fixture(scope="session", params=["numpy", "numba"])
+def minilm(request: pytest.FixtureRequest, minilm_folder: Path) -> EmbeddingModel:
+    """all-MiniLM-L6-v2 on each backend."""
+    return EmbeddingModel(minilm_folder, backend=request.param)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from tests.checkpoints import CHINESE
 from tests.layouts import LAYOUTS, write_layout
 from tests.texts import generated
 
+BACKENDS = ("numpy", "numba")
 GOLDEN = Path(__file__).parent / "golden"
 # Float32 has 24 bits: hidden states are up to 11 in size, vectors have length 1, and both are the end of a long chain
 # of sums, whose order transformers does not fix. Against float64, transformers itself is off by up to 7e-6 and 2e-7.
@@ -65,18 +66,21 @@ def test_minilm_states_of_every_layer_in_one_mixed_batch(minilm: EmbeddingModel)
 @pytest.mark.parametrize("name", list(samples.SHAPES))
 def test_vectors_of_the_exact_shapes_of_the_chinese_models(name: str, tmp_path: Path) -> None:
     texts = [samples.chinese_text(length) for length in samples.SHAPE_LENGTHS]
-    model = EmbeddingModel(samples.write_shape(name, tmp_path))
-    assert model.tokenize(texts).lengths.tolist() == list(samples.SHAPE_LENGTHS)
-    assert_close(model.encode(texts), golden("shapes")[name], 5e-6)
+    folder = samples.write_shape(name, tmp_path)
+    for backend in BACKENDS:
+        model = EmbeddingModel(folder, backend=backend)
+        assert model.tokenize(texts).lengths.tolist() == list(samples.SHAPE_LENGTHS)
+        assert_close(model.encode(texts), golden("shapes")[name], 5e-6)
 
 
 def test_every_known_model_has_a_layout() -> None:
     assert LAYOUTS.keys() == KNOWN_MODELS.keys()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", list(KNOWN_MODELS))
-def test_vectors_of_each_known_layout(name: str, tmp_path: Path) -> None:
-    model = EmbeddingModel(write_layout(name, tmp_path))
+def test_vectors_of_each_known_layout(name: str, backend: str, tmp_path: Path) -> None:
+    model = EmbeddingModel(write_layout(name, tmp_path), backend=backend)
     expected = golden("layouts")[name]
     lengths = np.linalg.norm(expected, axis=1, keepdims=True)  # not all of them normalise
     assert_close(model.encode(samples.LAYOUT_TEXTS) / lengths, expected / lengths, VECTORS)
@@ -94,10 +98,11 @@ def test_token_ids_of_generated_texts(name: str, minilm_folder: Path) -> None:
     assert samples.hashes([batch[text].tolist() for text in range(len(batch))]) == expected
 
 
-def test_everything_that_bert_model_gives(small_folder: Path) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_everything_that_bert_model_gives(backend: str, small_folder: Path) -> None:
     arrays = golden("bert_output")
     kept = arrays["attention_mask"] == 1
-    output = BertModel.from_pretrained(small_folder)(
+    output = BertModel.from_pretrained(small_folder, backend=backend)(
         arrays["input_ids"],
         arrays["attention_mask"],
         arrays["token_type_ids"],

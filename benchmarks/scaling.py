@@ -1,0 +1,109 @@
+"""How the time of gte_np grows with length, batch and threads: python -m benchmarks.scaling.
+
+gte-small's shape. "of_limit" is the arithmetic of linear layers and attention over the time, against what all threads
+together reach in multiply-adds on registers, measured beside it. The last line is JSON, which is also written to
+benchmarks/results/scaling.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.compare import FOLDERS, RESULTS, environment
+from benchmarks.kernels import CHAINS, FLOATS, SIZE, multiply_adds, random
+from benchmarks.models import SHAPES
+from gte_np import EmbeddingModel, TokenBatch
+from gte_np.kernels.entries import Entry, compile_entry
+from gte_np.kernels.object_code import load_function
+from gte_np.kernels.processor import LANES, processor
+
+LENGTHS = (1, 7, 12, 13, 20, 32, 41, 64, 128, 256, 512)
+BATCHES = (1, 2, 4, 8, 16, 32)
+BATCH_LENGTH = 128
+SECONDS = 1.0
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("models", nargs="*", default=list(SHAPES), choices=[[], *SHAPES])
+    options = parser.parse_args()
+    results: dict[str, Any] = {"environment": environment(threads=2), "models": {}}
+    for model in options.models or SHAPES:
+        folder = FOLDERS / model
+        subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmarks.models", model, str(folder)], check=True)
+        for threads in (1, 2):
+            bert = EmbeddingModel(folder, backend="numba", threads=threads).bert
+            for batch in [[length] for length in LENGTHS] + [[BATCH_LENGTH] * count for count in BATCHES[1:]]:
+                figure = measure(bert.encode_batch, model, batch, threads)
+                results["models"].setdefault(model, []).append(figure)
+                print(model, figure, flush=True)
+    (RESULTS / "scaling.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(results))
+
+
+def measure(encode: Callable[[TokenBatch], Any], model: str, lengths: list[int], threads: int) -> dict[str, Any]:
+    """Seconds of a batch, and its arithmetic against the limit."""
+    rng = np.random.default_rng(0)
+    batch = TokenBatch.from_ids([rng.integers(0, 20000, length, dtype=np.int32) for length in lengths])
+    encode(batch)
+    times: list[float] = []
+    peaks: list[float] = []
+    while len(times) < 5 or sum(times) < SECONDS:
+        if len(peaks) < 5:
+            peaks.append(limit(threads))
+        start = time.perf_counter()
+        encode(batch)
+        times.append(time.perf_counter() - start)
+    seconds = statistics.median(times)
+    return {
+        "texts": len(lengths),
+        "tokens": lengths[0],
+        "threads": threads,
+        "seconds": seconds,
+        "of_limit": arithmetic(model, lengths) / seconds / statistics.median(peaks),
+    }
+
+
+def arithmetic(model: str, lengths: list[int]) -> float:
+    """Additions and multiplications of the linear layers and of attention, with all layers whole."""
+    hidden, layers, _, inner, *_ = SHAPES[model]
+    linear = 2 * sum(lengths) * (4 * hidden * hidden + 2 * hidden * inner)
+    attention = 4 * hidden * sum(length * length for length in lengths)
+    return float(layers * (linear + attention))
+
+
+def limit(threads: int, count: int = 200_000) -> float:
+    """Multiply-adds of so many threads at once, counted twice, in a second."""
+    call, values = _multiply_adds(), [random(64) for _ in range(threads)]
+    workers = [threading.Thread(target=call, args=(array.ctypes.data, count)) for array in values]
+    start = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return threads * count * CHAINS * LANES * 2 / (time.perf_counter() - start)
+
+
+def _multiply_adds() -> Callable[..., Any]:
+    if not _compiled:
+        code = compile_entry("multiply_adds", Entry(multiply_adds, (FLOATS, SIZE)), processor())
+        _compiled.append(load_function(code, "multiply_adds", 2))
+    return _compiled[0]
+
+
+_compiled: list[Callable[..., Any]] = []
+
+
+if __name__ == "__main__":
+    main()
