@@ -1,9 +1,9 @@
 """Compare engines side by side: python -m benchmarks.compare [MODEL ...].
 
 Each engine is in a process of its own, has loaded the same weights and gets the same token ids and the same number of
-threads; the processes take turns, round after round, one at work at a time. A batch size is tried for each engine and
-workload, and the best one is kept. Prints a table for each model; the last line is JSON, which is also written to
-benchmarks/results/compare.json: medians, in seconds and megabytes.
+threads; the processes take turns, round after round, one at work at a time. Each engine has its best batch size. Prints
+a table for each model; the last line is JSON, which is also written to benchmarks/results/compare.json: medians, in
+seconds and megabytes.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from gte_np.doctor import report
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FOLDERS = ROOT / ".models" / "benchmarks"
-BATCH_SIZES = (8, 32, 128)
 DEFAULT_BATCH_SIZE = 32
-BLOCK_SECONDS = 0.4  # a turn is as many runs as fit, at least one
+BATCH_SIZES = (DEFAULT_BATCH_SIZE, 8)
+BLOCK_SECONDS = 0.3  # a turn is as many runs as fit, at least one
+ENGINE_SECONDS = 5.0  # of a workload; what takes longer has fewer rounds, at least one
 ROUNDS = 5
 COLD_ROUNDS = 3
-SLOW = ("gte_np (NumPy)", "transformers", "sentence-transformers")  # at most three rounds, of one batch size
+SLOW = ("gte_np (NumPy)", "transformers", "sentence-transformers")  # they have one batch size
 WITHOUT_COLD = ("gte_np (NumPy)",)
 
 
@@ -47,7 +48,6 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=list(SHAPES), choices=[[], *SHAPES])
     parser.add_argument("--engines", nargs="*", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--output", type=Path, default=RESULTS / "compare.json")
     options = parser.parse_args()
     results: dict[str, Any] = {"environment": environment(options.threads), "models": {}}
@@ -92,12 +92,13 @@ def compare(model: str, folder: Path, options: argparse.Namespace, cache: Path) 
             workers.append(stack.enter_context(closing(worker)))
         agreement = check_agreement(workers)
         loads = workloads(model, folder)
-        times = {name: measure(workers, name, len(load.ids), options.rounds) for name, load in loads.items()}
-        times["mixed, batch_size=32"] = take_turns(
-            workers, "mixed", dict.fromkeys(options.engines, DEFAULT_BATCH_SIZE), options.rounds
-        )
-        best = {engine: figure["batch_size"] for engine, figure in times["mixed"].items()}
-        times["mixed, from text"] = take_turns(workers, "mixed", best, options.rounds, text=True)
+        times = {}
+        for name, load in loads.items():
+            sizes = BATCH_SIZES if len(load.ids) > 1 else BATCH_SIZES[:1]
+            by_size = [take_turns(workers, name, size) for size in sizes]
+            times[name] = best_of(by_size)
+        times["mixed, batch_size=32"] = by_size[0]
+        times["mixed, from text"] = take_turns(workers, "mixed", DEFAULT_BATCH_SIZE, text=True)
         memory = {worker.engine: worker.memory() | {"load": worker.load["seconds"]} for worker in workers}
     cold = [engine for engine in options.engines if engine not in WITHOUT_COLD]
     return {
@@ -117,37 +118,36 @@ def check_agreement(workers: list[Worker]) -> float:
     return smallest
 
 
-def measure(workers: list[Worker], workload: str, texts: int, rounds: int) -> dict[str, Any]:
-    """Figures of each engine at its best batch size."""
-    sizes = dict.fromkeys((worker.engine for worker in workers), DEFAULT_BATCH_SIZE)
-    if texts > 1:
-        sizes |= {worker.engine: best_batch_size(worker, workload) for worker in workers if worker.engine not in SLOW}
-    return take_turns(workers, workload, sizes, rounds)
+def best_of(by_size: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of each engine at its best batch size."""
+    return {
+        engine: min(
+            (figures[engine] for figures in by_size if engine in figures), key=lambda figure: figure["seconds"]
+        )
+        for engine in by_size[0]
+    }
 
 
-def best_batch_size(worker: Worker, workload: str) -> int:
-    """The batch size of the fastest of one run each."""
-    return min(BATCH_SIZES, key=lambda size: worker.run(workload, size)[0])
-
-
-def take_turns(
-    workers: list[Worker], workload: str, sizes: dict[str, int], rounds: int, text: bool = False
-) -> dict[str, Any]:
+def take_turns(workers: list[Worker], workload: str, batch_size: int, text: bool = False) -> dict[str, Any]:
     """Median seconds of each engine over all rounds."""
-    seconds: dict[str, list[float]] = {worker.engine: [] for worker in workers}
-    repeats = {worker.engine: 1 for worker in workers}
-    for number in range(rounds + 1):
-        for worker in workers:
-            engine = worker.engine
-            if engine in SLOW and number > min(rounds, 3):
+    taking_part = [worker for worker in workers if batch_size == DEFAULT_BATCH_SIZE or worker.engine not in SLOW]
+    first = {worker.engine: worker.run(workload, batch_size, text=text) for worker in taking_part}
+    # The first run warms up; if it takes so long that there can be few others, it counts.
+    seconds = {engine: times if times[0] > ENGINE_SECONDS / ROUNDS else [] for engine, times in first.items()}
+    for number in range(1, ROUNDS + 1):
+        for worker in taking_part:
+            run = first[worker.engine][0]
+            if (number + 1) * run > ENGINE_SECONDS and seconds[worker.engine]:
                 continue
             time.sleep(0.05)  # until the threads of the one before have gone to sleep
-            times = worker.run(workload, sizes[engine], repeats[engine], text)
-            repeats[engine] = max(1, int(BLOCK_SECONDS / min(times)))
-            if number or min(times) > 5:  # the first round warms up, unless it takes long
-                seconds[engine] += times
+            seconds[worker.engine] += worker.run(workload, batch_size, max(1, int(BLOCK_SECONDS / run)), text)
     return {
-        engine: {"seconds": statistics.median(times), "fastest": min(times), "batch_size": sizes[engine]}
+        engine: {
+            "seconds": statistics.median(times),
+            "fastest": min(times),
+            "runs": len(times),
+            "batch_size": batch_size,
+        }
         for engine, times in seconds.items()
     }
 

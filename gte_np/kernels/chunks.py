@@ -32,6 +32,8 @@ def divide(offsets: NDArray[np.int32], threads: int) -> tuple[list[Chunk], bool]
     `offsets` is (B + 1,), where each text starts.
     """
     tokens = int(offsets[-1])
+    if not tokens:
+        return [], False
     if threads > 1 and tokens < threads * TOKENS_WORTH_A_THREAD:
         return list(_cut(offsets, TOKENS_OF_A_TEAM)), False
     rounds = max(1, round(tokens / (threads * TOKENS_OF_A_CHUNK)))

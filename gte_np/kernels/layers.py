@@ -37,7 +37,7 @@ Layer = Any  # a record of LAYER
 ROWS_OF_A_TASK = 4  # of what is done row by row
 # Of a matrix product: enough for 16-bit weights to be widened once for many tiles, few enough for many threads.
 ROWS_OF_A_PRODUCT = 160
-TASKS_OF_A_THREAD = 4  # if there are so many: threads that begin late or are held up leave more to the others
+TASKS_OF_A_THREAD = 4  # threads that begin late or are held up leave more to the others
 
 
 class Linear(NamedTuple):
@@ -169,15 +169,15 @@ def apply(
 ) -> None:
     """A linear layer, followed by gelu if `activated`: (rows, in) -> (rows, out)."""
     groups = larger(1, rows // ROWS_OF_A_PRODUCT)
-    share = larger(1, linear.panels // (team.size * TASKS_OF_A_THREAD)) if groups == 1 else 1
-    shares = (linear.panels + share - 1) // share
+    # Neighbouring panels in one task: what is fetched ahead of the one is the beginning of the next.
+    shares = smaller(linear.panels, team.size * TASKS_OF_A_THREAD) if groups == 1 else linear.panels
     task = next_task(team, step)
     while task < shares * groups:
         group = task % groups
-        first = task // groups * share
+        share = task // groups
         row = rows * group // groups
         height = rows * (group + 1) // groups - row
-        for panel in range(first, smaller(first + share, linear.panels)):
+        for panel in range(linear.panels * share // shares, linear.panels * (share + 1) // shares):
             column = panel * PANEL
             block = matrix_at(out, row, column)
             weight = offset(linear.weight, column * linear.depth)

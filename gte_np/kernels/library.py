@@ -58,7 +58,8 @@ def compile_all() -> list[Path]:
     with _lock:
         for name in ENTRIES:
             _object_code(name)
-        return [path for name in ENTRIES if (path := _find(name)) is not None]
+        found = [_find(name) for name in ENTRIES]
+    return [path for path, _ in filter(None, found)]
 
 
 def cache_folders() -> list[Path]:
@@ -90,24 +91,25 @@ def _user_caches() -> Path:
 
 
 def _object_code(name: str) -> bytes:
-    path = _find(name)
-    if path is not None:
-        return path.read_bytes()[_DIGEST_SIZE:]
+    found = _find(name)
+    if found is not None:
+        return found[1]
     code = _compile(name)
     _keep(name, code)
     return code
 
 
-def _find(name: str) -> Path | None:
-    """The file of this function, if it is there and whole."""
+def _find(name: str) -> tuple[Path, bytes] | None:
+    """The file of this function and the code in it, if there is one that is whole."""
     for folder in cache_folders():
         path = folder / _file_name(name)
         try:
             content = path.read_bytes() if _is_ours(folder) else b""
         except OSError:
             continue
-        if hashlib.sha256(content[_DIGEST_SIZE:]).digest() == content[:_DIGEST_SIZE]:
-            return path
+        digest, code = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
+        if hashlib.sha256(code).digest() == digest:
+            return path, code
     return None
 
 
@@ -116,15 +118,21 @@ def _keep(name: str, code: bytes) -> None:
     for folder in cache_folders():
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not _is_ours(folder):
-                continue
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-                file.write(hashlib.sha256(code).digest() + code)
-            Path(file.name).replace(folder / _file_name(name))
+            if _is_ours(folder):
+                _write(folder / _file_name(name), hashlib.sha256(code).digest() + code)
+                return
         except OSError:
             continue
-        return
     logger.warning("found no folder to keep compiled kernels in: the next process compiles them again.")
+
+
+def _write(path: Path, content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    try:
+        Path(file.name).replace(path)
+    finally:
+        Path(file.name).unlink(missing_ok=True)
 
 
 def _is_ours(folder: Path) -> bool:
