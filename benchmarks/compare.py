@@ -1,8 +1,8 @@
-"""Compare engines side by side: python -m benchmarks.compare [MODEL ...].
+"""Compare engines side by side: python -m benchmarks.compare.
 
-Each engine is in a process of its own, has loaded the same weights and gets the same token ids and the same number of
-threads; the processes take turns, round after round, one at work at a time. Each engine has its best batch size. Prints
-a table for each model; the last line is JSON, which is also written to benchmarks/results/compare.json: medians, in
+Each engine is in a process of its own, has loaded the same weights, gets the same token ids and as many threads;
+the processes take turns, round after round, one at work at a time. Each engine has its best batch size. Prints a
+table for each model; the last line is JSON, which is also written to benchmarks/results/compare.json: medians, in
 seconds and megabytes.
 """
 
@@ -45,14 +45,14 @@ WITHOUT_COLD = ("gte_np (NumPy)",)
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("models", nargs="*", default=list(SHAPES), choices=[[], *SHAPES])
+    parser.add_argument("--models", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--engines", nargs="*", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=RESULTS / "compare.json")
     options = parser.parse_args()
     results: dict[str, Any] = {"environment": environment(options.threads), "models": {}}
     with tempfile.TemporaryDirectory() as cache:
-        for model in options.models or SHAPES:  # the first of them finds no compiled kernels
+        for model in options.models:  # the first of them finds no compiled kernels
             folder = FOLDERS / model
             subprocess.run(
                 [sys.executable, "-W", "ignore", "-m", "benchmarks.models", model, str(folder)], check=True
@@ -79,7 +79,7 @@ def environment(threads: int) -> dict[str, Any]:
         "threads": threads,
         "system": platform.system(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in sorted(packages)},
+        "packages": {name: version(name) for name in sorted(packages) if installed_size([name])},
     }
 
 

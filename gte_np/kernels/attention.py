@@ -28,12 +28,6 @@ _ZERO = np.float32(0)
 _ONE = np.float32(1)
 
 
-def attention_scratch(keys: int, head_width: int) -> int:
-    """How many float32 values of scratch memory `attend` needs."""
-    columns = (keys // PANEL + 1) * PANEL
-    return columns * head_width + keys * head_width + TILE_ROWS * (columns + head_width + 1)
-
-
 @kernel
 def attend(
     queries: int,
@@ -49,13 +43,13 @@ def attend(
     """softmax(Q K^T / sqrt(K)) V: (queries, K), (keys, K), (keys, K) -> (queries, K).
 
     Columns are padded from `head_size` to `head_width`, a multiple of PANEL. Rows of `key` are read up to the next
-    multiple of LANES, whatever they hold. `scratch` is of `attention_scratch`.
+    multiple of LANES, whatever they hold. `scratch` is of `gte_np.kernels.workspace.attention_scratch`.
     """
     columns = (keys // PANEL + 1) * PANEL  # at least one more than keys, for `exponentiate`
     transposed = scratch  # (columns / PANEL, head_width, PANEL)
     values = Matrix(offset(transposed, columns * head_width), head_width)  # (keys, head_width)
-    scores = Matrix(offset(values.data, keys * head_width), columns)  # (TILE_ROWS, columns)
-    sums = offset(scores.data, TILE_ROWS * columns)  # (TILE_ROWS,)
+    scores = Matrix(offset(values.data, keys * head_width), columns + LANES)  # (TILE_ROWS, columns)
+    sums = offset(scores.data, TILE_ROWS * scores.stride)  # (TILE_ROWS,)
     context = Matrix(offset(sums, TILE_ROWS), head_width)  # (TILE_ROWS, head_width)
     transpose_keys(keys, key, head_width, transposed)
     copy_rows(keys, value, head_width, values)
@@ -70,7 +64,7 @@ def attend(
             panel = Matrix(offset(transposed, column * head_width), PANEL)
             product(rows, tile_query, panel, head_size, matrix_at(scores, 0, column))
         for index in range(rows):
-            sums[index] = exponentiate(offset(scores.data, index * columns), keys, scale)
+            sums[index] = exponentiate(offset(scores.data, index * scores.stride), keys, scale)
         for column in range(0, head_width, PANEL):  # (rows, keys), (keys, PANEL) -> (rows, PANEL)
             product(rows, scores, matrix_at(values, 0, column), keys, matrix_at(context, 0, column))
         for index in range(rows):
@@ -82,7 +76,7 @@ def attend(
 @kernel
 def product(rows: int, x: Matrix, y: Matrix, depth: int, out: Matrix) -> None:
     """(rows, depth), (depth, PANEL) -> (rows, PANEL), for at most TILE_ROWS rows."""
-    tile_product(rows, x, y, depth, None, out)
+    tile_product(rows, x, y, depth, None, out, None)
 
 
 @kernel

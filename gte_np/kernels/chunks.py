@@ -34,6 +34,8 @@ def divide(offsets: NDArray[np.int32], threads: int) -> tuple[list[Chunk], bool]
     tokens = int(offsets[-1])
     if not tokens:
         return [], False
+    if len(offsets) == 2:
+        return [Chunk(0, 1)], threads == 1
     if threads > 1 and tokens < threads * TOKENS_WORTH_A_THREAD:
         return list(_cut(offsets, TOKENS_OF_A_TEAM)), False
     rounds = max(1, round(tokens / (threads * TOKENS_OF_A_CHUNK)))

@@ -45,17 +45,21 @@ class KernelEncoder:
     ) -> EncoderOutput:
         """Run all layers on the batch; the contract is `gte_np.encoder.Encoder`."""
         job = _Job(batch, rows, self.weights, keep_layers)
+        pool().call(lambda: self._run_all(job))
+        if job.hidden_states is None:
+            return EncoderOutput(job.output)
+        hidden_states = list(job.hidden_states)
+        return EncoderOutput(job.output, hidden_states, list(self._attentions(hidden_states, batch)))
+
+    def _run_all(self, job: _Job) -> None:
+        """Run all chunks of a batch, in a thread of the pool."""
         with pool().claim(self.threads) as threads:
-            chunks, apart = divide(batch.offsets, threads)
+            chunks, apart = divide(job.batch.offsets, threads)
             if apart:
                 take_turns(chunks, lambda chunk: self._run(job, chunk, 1), min(threads, len(chunks)))
             else:
                 for chunk in chunks:
                     self._run(job, chunk, threads)
-        if job.hidden_states is None:
-            return EncoderOutput(job.output)
-        hidden_states = list(job.hidden_states)
-        return EncoderOutput(job.output, hidden_states, list(self._attentions(hidden_states, batch)))
 
     def _run(self, job: _Job, chunk: Chunk, threads: int) -> None:
         """Run a chunk in a team of so many threads, this one among them."""

@@ -35,7 +35,7 @@ Plan = Any  # a record of gte_np.kernels.plan.PLAN
 Layer = Any  # a record of LAYER
 
 ROWS_OF_A_TASK = 4  # of what is done row by row
-# Of a matrix product: enough for 16-bit weights to be widened once for many tiles, few enough for many threads.
+# Of a matrix product: enough to read weights once for many tiles, few enough for many threads.
 ROWS_OF_A_PRODUCT = 160
 TASKS_OF_A_THREAD = 4  # threads that begin late or are held up leave more to the others
 

@@ -11,11 +11,12 @@ import hashlib
 import importlib.metadata
 import logging
 import os
+import stat
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +40,17 @@ def check_numba() -> None:
         )
     if find_spec("numba") is None or find_spec("llvmlite") is None:
         raise MissingDependencyError("backend 'numba': expected Numba, which is not installed: pip install numba.")
+    with _importing():
+        import llvmlite.binding  # noqa: F401  # it is a compiled library, which may not fit the system
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    """Make one error of whatever an import of Numba or llvmlite raises that does not fit the other packages."""
+    try:
+        yield
+    except Exception as error:
+        raise MissingDependencyError(f"backend 'numba': expected Numba, got: {error}.") from error
 
 
 def function(name: str, arguments: int) -> Callable[..., Any]:
@@ -53,7 +65,8 @@ def function(name: str, arguments: int) -> Callable[..., Any]:
 
 def compile_all() -> list[Path]:
     """Compile what no cache has, for checkpoints of every precision, and return the files, old and new."""
-    from gte_np.kernels.entries import ENTRIES
+    with _importing():
+        from gte_np.kernels.entries import ENTRIES
 
     with _lock:
         for name in ENTRIES:
@@ -78,8 +91,16 @@ def _cache_folders() -> Iterator[Path]:
     yield _PACKAGE / "kernels" / "__pycache__"
     with suppress(RuntimeError):  # nobody's home
         yield _user_caches() / "gte_np"
-    user = os.getuid() if hasattr(os, "getuid") else ""
-    yield Path(tempfile.gettempdir()) / f"gte_np-{user}"
+    temporary = _temporary_folder()
+    if temporary is not None:
+        yield temporary / f"gte_np-{os.getuid() if hasattr(os, 'getuid') else ''}"
+
+
+def _temporary_folder() -> Path | None:
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:  # nothing can be written anywhere
+        return None
 
 
 def _user_caches() -> Path:
@@ -117,45 +138,50 @@ def _keep(name: str, code: bytes) -> None:
     """Write a file, in one step for all who look: other processes may do the same."""
     for folder in cache_folders():
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.parent == _temporary_folder():
+                folder.mkdir(mode=0o700, exist_ok=True)  # its user's alone
+            folder.mkdir(parents=True, exist_ok=True)
             if _is_ours(folder):
                 _write(folder / _file_name(name), hashlib.sha256(code).digest() + code)
                 return
         except OSError:
             continue
-    logger.warning("found no folder to keep compiled kernels in: the next process compiles them again.")
+    _tell_that_nothing_is_kept()
 
 
 def _write(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
+    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        Path(file.name).replace(path)
+        part.write_bytes(content)
+        part.replace(path)
     finally:
-        Path(file.name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def _is_ours(folder: Path) -> bool:
     """Whether nobody else could have put code there: the folder for temporary files is everybody's."""
-    if folder.parent != Path(tempfile.gettempdir()) or not hasattr(os, "getuid"):
+    if folder.parent != _temporary_folder() or not hasattr(os, "getuid"):
         return True
     status = folder.lstat()
-    return status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def _compile(name: str) -> bytes:
-    _tell()
-    try:
+    _tell_of_compiling()
+    with _importing():
         from gte_np.kernels.entries import ENTRIES, compile_entry
         from gte_np.kernels.processor import processor
-    except ImportError as error:
-        raise MissingDependencyError(f"backend 'numba': expected Numba, got: {error}.") from error
     return compile_entry(name, ENTRIES[name], processor())
 
 
-@cache  # once
-def _tell() -> None:
+@cache  # once in a process
+def _tell_of_compiling() -> None:
     logger.info("compiling kernels for this processor, once: it takes about ten seconds ...")
+
+
+@cache
+def _tell_that_nothing_is_kept() -> None:
+    logger.warning("found no folder to keep compiled kernels in: the next process compiles them again.")
 
 
 @cache
@@ -181,3 +207,13 @@ def _numba_version() -> str:
         return importlib.metadata.version("numba")
     except importlib.metadata.PackageNotFoundError:  # frozen into an application, say
         return "unknown"
+
+
+def _begin_anew() -> None:
+    """A forked process has none of its parent's threads, and so nobody who would free a lock that one of them has."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

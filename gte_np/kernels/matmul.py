@@ -26,12 +26,10 @@ from gte_np.kernels.simd import (
     filled,
     float32,
     kernel,
-    load,
     load_vector,
     multiply_add,
     offset,
     prefetch_bytes,
-    store,
     store_vector,
 )
 
@@ -41,9 +39,6 @@ PANEL = processor().panel
 # How far ahead weights are asked for. Texts of few tokens read weights faster than they compute: 2 KB ahead they
 # reach 85 %, 8 KB ahead all of the speed that the data could have from the nearest cache.
 PREFETCH_BYTES = 8192
-
-# With as many tiles one above the other, 16-bit weights are widened once for all of them.
-TILES_WORTH_WIDENING = 6
 
 _CACHE_LINE = 64
 _INT64 = ir.IntType(64)
@@ -63,15 +58,16 @@ def matrix_at(matrix: Matrix, row: int, column: int) -> Matrix:
 
 
 @intrinsic
-def tile_product(typing: Any, rows: Any, x: Any, weights: Any, depth: Any, bias: Any, out: Any) -> Any:
+def tile_product(typing: Any, rows: Any, x: Any, weights: Any, depth: Any, bias: Any, out: Any, widened: Any) -> Any:
     """out = x weights + bias: (rows, depth) Matrix, (depth, PANEL) Matrix, (PANEL,) pointer or None -> (rows, PANEL).
 
-    `rows` is from 1 to TILE_ROWS; there is a loop for each number.
+    `rows` is from 1 to TILE_ROWS; there is a loop for each number. If `widened` is a pointer and not None, the
+    weights are also written there, as float32 and without holes.
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         builder.function.attributes.add("noinline")  # one copy of these loops is enough, and compiles faster
-        count, x_pair, weights_pair, steps, first, out_pair = arguments
+        count, x_pair, weights_pair, steps, first, out_pair, kept = arguments
         operands = [
             (builder.extract_value(pair, 0), builder.extract_value(pair, 1))
             for pair in (x_pair, weights_pair, out_pair)
@@ -83,21 +79,29 @@ def tile_product(typing: Any, rows: Any, x: Any, weights: Any, depth: Any, bias:
             block = builder.append_basic_block(f"rows_{tile_rows}")
             switch.add_case(_INT64(tile_rows), block)
             builder.position_at_end(block)
-            _emit_tile(builder, [start] * tile_rows, operands, steps, weights.types[0].dtype)
+            stored = weights.types[0].dtype
+            _emit_tile(builder, [start] * tile_rows, operands, steps, stored, None if is_none(widened) else kept)
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(types.intp, x, weights, types.intp, bias, out), codegen
+    return types.void(types.intp, x, weights, types.intp, bias, out, widened), codegen
+
+
+def is_none(argument: Any) -> bool:
+    """Whether the Numba type of an argument is that of None."""
+    return isinstance(argument, types.NoneType)
 
 
 def _first_sum(builder: ir.IRBuilder, pointer: ir.Value, bias: Any, column: int) -> ir.Value:
-    if isinstance(bias, types.NoneType):
+    if is_none(bias):
         return filled(0.0)
     return load_vector(builder, element_at(builder, pointer, column), float32)
 
 
-def _emit_tile(builder: ir.IRBuilder, start: Any, operands: Any, steps: ir.Value, stored: Any) -> None:
+def _emit_tile(
+    builder: ir.IRBuilder, start: Any, operands: Any, steps: ir.Value, stored: Any, widened: ir.Value | None
+) -> None:
     """The loop over the depth for one number of rows; `start` has the accumulators' first values, row by row."""
     (x, x_stride), (weights, weights_stride), (out, out_stride) = operands
     x_rows = [element_at(builder, x, builder.mul(x_stride, _INT64(row))) for row in range(len(start))]
@@ -113,6 +117,10 @@ def _emit_tile(builder: ir.IRBuilder, start: Any, operands: Any, steps: ir.Value
     for line in range(0, PANEL * _size(stored), _CACHE_LINE):
         prefetch_bytes(builder, at_step, PREFETCH_BYTES + line)
     columns = [load_vector(builder, element_at(builder, at_step, v * LANES), stored) for v in range(TILE_VECTORS)]
+    if widened is not None:
+        kept = element_at(builder, widened, builder.mul(step, _INT64(PANEL)))
+        for v, column in enumerate(columns):
+            store_vector(builder, column, element_at(builder, kept, v * LANES))
     values = [broadcast(builder, builder.load(element_at(builder, row, step))) for row in x_rows]
     sums = [
         [multiply_add(builder, value, column, total) for column, total in zip(columns, row, strict=True)]
@@ -151,20 +159,25 @@ def panel_product(rows: int, x: Matrix, weights: Matrix, depth: int, bias: Point
     for tile in range(tiles):
         row = rows * tile // tiles
         height = rows * (tile + 1) // tiles - row
-        tile_product(height, matrix_at(x, row, 0), weights, depth, bias, matrix_at(out, row, 0))
+        tile_product(height, matrix_at(x, row, 0), weights, depth, bias, matrix_at(out, row, 0), None)
 
 
 @kernel
 def linear_panel(
     rows: int, x: Matrix, panel: Pointer, depth: int, bias: Pointer, out: Matrix, scratch: Pointer
 ) -> None:
-    """`panel_product` with a packed panel of stored weights; scratch has room for depth * PANEL float32 values."""
-    if is_stored_wide(panel) or tiles_in(rows) < TILES_WORTH_WIDENING:
+    """`panel_product` with a packed panel of stored weights.
+
+    The first of several tiles leaves the weights in `scratch`, depth * PANEL float32 values, for the others.
+    """
+    tiles = tiles_in(rows)
+    if is_stored_wide(panel) or tiles == 1:
         panel_product(rows, x, Matrix(panel, PANEL), depth, bias, out)
     else:
-        for index in range(0, depth * PANEL, LANES):
-            store(scratch, index, load(panel, index))
-        panel_product(rows, x, Matrix(scratch, PANEL), depth, bias, out)
+        height = rows // tiles
+        tile_product(height, x, Matrix(panel, PANEL), depth, bias, out, scratch)
+        others = matrix_at(x, height, 0)
+        panel_product(rows - height, others, Matrix(scratch, PANEL), depth, bias, matrix_at(out, height, 0))
 
 
 @intrinsic

@@ -6,7 +6,7 @@ reads and writes whole panels; so are the hidden and the intermediate features t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -112,8 +112,7 @@ class PackedWeights:
         for index, layer in enumerate(weights.layers):
             jobs += self._add_layer(self.layers[index : index + 1], layer, index * layer_size)
         self.plan = self._make_plan(config, weights)
-        with pool().claim(threads) as count:
-            take_turns(jobs, lambda job: job(), count)
+        pool().call(partial(_run_all, jobs, threads))
 
     def _add_layer(self, record: NDArray[Any], layer: Mapping[str, StoredTensor], start: int) -> Iterator[Any]:
         """Fill in a record of LAYER; yield the jobs that pack the matrices, which can be done in any order."""
@@ -198,6 +197,11 @@ class PackedWeights:
         )
         plan["embedding_norm_bias"] = self._keep(_padded_vector(tensors["embeddings.LayerNorm.bias"].to_float32()))
         return plan
+
+
+def _run_all(jobs: Sequence[Callable[[], None]], threads: int) -> None:
+    with pool().claim(threads) as count:
+        take_turns(jobs, lambda job: job(), count)
 
 
 def stored_precision(weights: BertWeights) -> str:

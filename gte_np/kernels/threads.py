@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
 Work = Callable[[int], None]
 Task = TypeVar("Task")
+Result = TypeVar("Result")
+Answers = SimpleQueue[BaseException | None]
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -33,53 +36,67 @@ def _cgroup_folders() -> Iterator[Path]:
     """The folders of control groups that limit this process: its own, and all above it (Linux)."""
     yield from (_CGROUPS, _CGROUPS / "cpu")
     try:
-        lines = Path("/proc/self/cgroup").read_text("utf-8").splitlines()
+        lines = Path("/proc/self/cgroup").read_text("utf-8", "surrogateescape").split("\n")
     except OSError:
         return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers in ("", "cpu", "cpu,cpuacct"):
-            folder = _CGROUPS / controllers / path.strip("/")
-            yield from (parent for parent in (folder, *folder.parents) if _CGROUPS in parent.parents)
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if not controllers or "cpu" in controllers.split(","):
+            for mounted in {controllers, "cpu"} if controllers else {""}:
+                folder = _CGROUPS / mounted / path.strip("/")
+                yield from (parent for parent in (folder, *folder.parents) if _CGROUPS in parent.parents)
 
 
 def _quota(folder: Path) -> float | None:
     """How many processors' time a control group has, in either version's files; None if it has no limit."""
     try:
-        quota, period = (folder / "cpu.max").read_text("utf-8").split()
-    except (OSError, ValueError):
-        try:
+        if (folder / "cpu.max").is_file():
+            quota, period = (folder / "cpu.max").read_text("utf-8").split()
+        else:
             quota, period = ((folder / f"cpu.cfs_{name}_us").read_text("utf-8") for name in ("quota", "period"))
-        except OSError:
-            return None
-    try:
-        return float(quota) / float(period) if float(quota) > 0 else None
-    except ValueError:  # "max"
+        processors = float(quota) / float(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is no number
         return None
+    return processors if 0 < processors < math.inf else None
 
 
 class ThreadPool:
-    """Helping threads, and a count of all threads that are at work, so that callers share the processors."""
+    """Threads for whole calls and for their parts, and a count of those that are at work.
+
+    A call runs in one of these threads while the caller waits: an interrupt (Ctrl-C), which Python raises in its main
+    thread wherever that may be, ends the waiting and cannot part the threads of a team.
+    """
 
     def __init__(self) -> None:
         self._processors = available_processors()
         self._changed = threading.Condition()
         self._at_work = 0
-        self._helpers = 0
-        self._needed = 0
-        self._jobs: SimpleQueue[tuple[Work, int, SimpleQueue[BaseException | None]]] = SimpleQueue()
+        self._waiting: deque[object] = deque()  # for a claim, in their order
+        self._jobs: SimpleQueue[tuple[Callable[[], object], Answers]] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """The function's result, from a thread of this pool; raise what it raises."""
+        results: list[Result] = []
+        _raise(self._start(lambda: results.append(function())).get())
+        return results[0]
 
     @contextmanager
     def claim(self, limit: int) -> Iterator[int]:
-        """Wait until a thread may work, and give how many may, at most `limit`.
+        """Wait until a thread may work, and give how many may, at most `limit`. Who came first is first.
 
         All callers together have as many threads as there are processors, or as `limit` if that is more.
         """
         most = max(limit, self._processors)
+        ticket = object()
         with self._changed:
-            self._changed.wait_for(lambda: self._at_work < most)
-            count = min(limit, most - self._at_work)
-            self._at_work += count
+            self._waiting.append(ticket)
+            try:
+                self._changed.wait_for(lambda: self._waiting[0] is ticket and self._at_work < most)
+                count = min(limit, most - self._at_work)
+                self._at_work += count
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
         try:
             yield count
         finally:
@@ -90,43 +107,61 @@ class ThreadPool:
     def run(self, work: Work, count: int) -> None:
         """Call work(0) in this thread and work(1) ... work(count - 1) in others, all at once; return after the last.
 
-        An exception of one of them is raised.
+        An exception of one of them is raised. If not all threads can be had, none begins.
         """
-        self._employ(count - 1)
-        done: SimpleQueue[BaseException | None] = SimpleQueue()
+        begin: SimpleQueue[bool] = SimpleQueue()
+
+        def help_out(number: int) -> None:
+            if begin.get():
+                work(number)
+
+        answers: list[Answers] = []
+        go = False
         try:
             for number in range(1, count):
-                self._jobs.put((work, number, done))
+                answers.append(self._start(partial(help_out, number)))  # noqa: PERF401  # some may have been started
+            go = True
+        finally:
+            for _ in answers:
+                begin.put(go)
+        try:
             work(0)
         finally:
-            errors = [done.get() for _ in range(1, count)]
-            with self._changed:
-                self._needed -= count - 1
+            errors = [answer.get() for answer in answers]
         for error in errors:
-            if error is not None:
-                raise error
+            _raise(error)
 
-    def _employ(self, count: int) -> None:
-        """See that all jobs can run at once: the threads of a team wait for each other."""
-        with self._changed:
-            self._needed += count
-            while self._helpers < self._needed:
-                threading.Thread(target=self._help, name=f"gte_np-{self._helpers + 1}", daemon=True).start()
-                self._helpers += 1
+    def _start(self, job: Callable[[], object]) -> Answers:
+        """Begin a job in a thread that has nothing else to do; how it ends will be in the answers."""
+        if not self._idle.acquire(blocking=False):
+            threading.Thread(target=self._work, name="gte_np", daemon=True).start()
+        answers: Answers = SimpleQueue()
+        self._jobs.put((job, answers))
+        return answers
 
-    def _help(self) -> None:
+    def _work(self) -> None:
         while True:
-            work, number, done = self._jobs.get()
-            try:
-                work(number)
-            except BaseException as error:  # the caller raises it
-                done.put(error)
-            else:
-                done.put(None)
-            del work, done  # an idle thread keeps no batch alive
+            job, answers = self._jobs.get()
+            self._idle_after(job, answers)
+            del job, answers  # an idle thread keeps no batch alive
+
+    def _idle_after(self, job: Callable[[], object], answers: Answers) -> None:
+        """Do a job. Who waits for its answer finds this thread idle."""
+        error = None
+        try:
+            job()
+        except BaseException as raised:  # whoever waits raises it
+            error = raised
+        self._idle.release()
+        answers.put(error)
 
 
-def take_turns(tasks: Sequence[Task], work: Callable[[Task], None], count: int) -> None:
+def _raise(error: BaseException | None) -> None:
+    if error is not None:
+        raise error
+
+
+def take_turns(tasks: Sequence[Task], work: Callable[[Task], object], count: int) -> None:
     """Do the work of all tasks in so many threads, each of which takes the next task when it is free."""
     waiting = list(reversed(tasks))
 
@@ -141,11 +176,19 @@ def take_turns(tasks: Sequence[Task], work: Callable[[Task], None], count: int) 
     pool().run(take, count)
 
 
-@cache
+_pool = ThreadPool()
+
+
 def pool() -> ThreadPool:
     """The pool of this process."""
-    return ThreadPool()
+    return _pool
 
 
-if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's threads
-    os.register_at_fork(after_in_child=pool.cache_clear)
+def _begin_anew() -> None:
+    """A forked process has none of its parent's threads."""
+    global _pool
+    _pool = ThreadPool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -24,13 +24,16 @@ def stride_of(width: int) -> int:
     return width + _GAP
 
 
+def attention_scratch(keys: int, head_width: int) -> int:
+    """float32 values that `gte_np.kernels.attention.attend` needs: keys and values of a head, and a tile's scores."""
+    columns = padded(keys + 1)  # one more than keys, for `exponentiate`
+    return columns * head_width + keys * head_width + processor().tile[0] * (columns + LANES + head_width + 1)
+
+
 def scratch_size(sizes: Sizes, longest: int) -> int:
-    """float32 values of scratch memory for each thread, see `attend` and `linear_panel`."""
-    columns = padded(longest + 1)
-    tile_rows = processor().tile[0]
-    attention = (2 * columns + tile_rows) * sizes.head_width + tile_rows * (columns + 1)
-    widened = PANEL * max(sizes.hidden, sizes.inner, sizes.attention_width)
-    return padded(max(attention, widened), LANES)
+    """float32 values of scratch memory for each thread: for attention, or for a panel of widened weights."""
+    depth = max(sizes.hidden, sizes.inner, sizes.attention_width)
+    return padded(max(attention_scratch(longest, sizes.head_width), depth * PANEL), LANES)
 
 
 class Workspace:

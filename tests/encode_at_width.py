@@ -1,0 +1,32 @@
+"""A program: encode a batch with the kernels for the processor that NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name.
+
+Its arguments are checkpoint folders, a .npz file of token ids and their offsets, and a .npz file to write the hidden
+states of each folder to. It prints the width of a vector, so many float32 values.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gte_np import BertModel, TokenBatch
+from gte_np.kernels.processor import processor
+
+
+def main(folders: list[Path], source: Path, target: Path) -> None:
+    """Run the program."""
+    with np.load(source) as arrays:
+        batch = TokenBatch.from_ids(np.split(arrays["ids"], arrays["offsets"][1:-1]))
+    states: dict[str, Any] = {}
+    for folder in folders:
+        states[folder.name] = BertModel.from_folder(folder, backend="numba").encode_batch(batch).last_hidden_state
+    np.savez(target, **states)
+    print(processor().vector_width)
+
+
+if __name__ == "__main__":
+    *paths, ids, states = map(Path, sys.argv[1:])
+    main(paths, ids, states)

@@ -1,0 +1,326 @@
+"""The compiled encoder as a whole: its weights, against the reference, and to the last bit against itself."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gte_np import BertModel, EmbeddingModel, TokenBatch
+from gte_np.checkpoint.config import BertConfig, read_config
+from gte_np.checkpoint.weights import BertWeights, read_weights
+from gte_np.kernels.encoder import KernelEncoder
+from gte_np.kernels.packing import PANEL, PackedWeights, padded
+from gte_np.reference import ReferenceEncoder
+from tests.checkpoints import random_tensors, save_safetensors, to_stored, write_config, write_weights
+from tests.compiled import same_bits
+from tests.texts import ORDINARY, of_length
+
+# As in test_golden: states are up to 6 in size here, at the end of a long chain of sums in another order.
+STATES = 2e-5
+
+Ids = list[list[int]]
+
+
+def loaded(folder: Path) -> tuple[BertConfig, BertWeights]:
+    """What an encoder is made of."""
+    config = read_config(folder)
+    return config, read_weights(folder, config)
+
+
+def write_shape(folder: Path, shape: tuple[int, int, int], dtype: str = "float32", **config: int) -> Path:
+    """Write a checkpoint of a hidden size, heads and an inner size."""
+    sizes = dict(zip(("hidden_size", "num_attention_heads", "intermediate_size"), shape, strict=True))
+    write_config(folder, **(sizes | config))
+    write_weights(folder, dtype=dtype)
+    return folder
+
+
+# --- packed weights -----------------------------------------------------------------------------------------------
+
+PACKED_SHAPES = [(52, 2, 40), (64, 2, 96)]  # head sizes 26 and 32
+
+
+def unpacked(packed: PackedWeights, layer: int, field: str) -> Any:
+    """A packed matrix, padded as it is: (out, in)."""
+    depth, width = packed.sizes.matrices[field]
+    start = int(packed.layers[field][layer])
+    panels = packed.matrices[start : start + depth * width].reshape(width // PANEL, depth, PANEL)
+    return panels.transpose(0, 2, 1).reshape(width, depth)
+
+
+def values_at(address: Any, count: int) -> Any:
+    """So many float32 values at an address."""
+    return np.array((ctypes.c_float * count).from_address(int(address)), np.float32)
+
+
+def assert_holds(array: Any, expected: Any) -> None:
+    """Fail unless the array is what is expected, padded with zeros."""
+    inside = tuple(slice(size) for size in expected.shape)
+    assert np.array_equal(array[inside], expected)
+    assert np.count_nonzero(array) == np.count_nonzero(expected)
+
+
+def assert_packed(packed: PackedWeights, config: BertConfig, weights: BertWeights) -> None:
+    """Fail unless all weights are where they belong, to the last bit, among zeros."""
+    heads, size = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+    width = padded(size)
+
+    def published(layer: int, name: str) -> Any:
+        tensor = weights.layers[layer][name]
+        return tensor.data if tensor.dtype == packed.stored else tensor.to_float32()
+
+    for layer in range(config.num_hidden_layers):
+        inputs = unpacked(packed, layer, "qkv_weight").reshape(3, heads, width, -1)
+        biases = values_at(packed.layers["qkv_bias"][layer], 3 * heads * width).reshape(3, heads, width)
+        for number, part in enumerate(("query", "key", "value")):
+            name = f"attention.self.{part}"
+            assert_holds(inputs[number], published(layer, f"{name}.weight").reshape(heads, size, -1))
+            assert_holds(biases[number], weights.layers[layer][f"{name}.bias"].to_float32().reshape(heads, size))
+        output = unpacked(packed, layer, "attention_output_weight").reshape(-1, heads, width)
+        assert_holds(output, published(layer, "attention.output.dense.weight").reshape(-1, heads, size))
+        assert_holds(unpacked(packed, layer, "intermediate_weight"), published(layer, "intermediate.dense.weight"))
+        assert_holds(unpacked(packed, layer, "output_weight"), published(layer, "output.dense.weight"))
+        for field, name in (
+            ("attention_output_bias", "attention.output.dense.bias"),
+            ("attention_norm_weight", "attention.output.LayerNorm.weight"),
+            ("attention_norm_bias", "attention.output.LayerNorm.bias"),
+            ("intermediate_bias", "intermediate.dense.bias"),
+            ("output_bias", "output.dense.bias"),
+            ("output_norm_weight", "output.LayerNorm.weight"),
+            ("output_norm_bias", "output.LayerNorm.bias"),
+        ):
+            expected = weights.layers[layer][name].to_float32()
+            assert_holds(values_at(packed.layers[field][layer], padded(len(expected))), expected)
+    assert_embeddings_are_packed(packed, weights)
+
+
+def assert_embeddings_are_packed(packed: PackedWeights, weights: BertWeights) -> None:
+    """Fail unless the tables and the first layer norm are as published, in padded rows."""
+    words = weights.embeddings["embeddings.word_embeddings.weight"]
+    assert_holds(packed.words, words.data if words.dtype == packed.stored else words.to_float32())
+    for field, name in (
+        ("token_type_table", "token_type_embeddings.weight"),
+        ("position_table", "position_embeddings.weight"),
+        ("embedding_norm_weight", "LayerNorm.weight"),
+        ("embedding_norm_bias", "LayerNorm.bias"),
+    ):
+        expected = np.atleast_2d(weights.embeddings[f"embeddings.{name}"].to_float32())
+        rows, width = len(expected), padded(expected.shape[1])
+        assert_holds(values_at(packed.plan[field][0], rows * width).reshape(rows, width), expected)
+
+
+@pytest.mark.parametrize("shape", PACKED_SHAPES)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_weights_are_packed_in_the_precision_of_the_checkpoint(
+    shape: tuple[int, int, int], dtype: str, tmp_path: Path
+) -> None:
+    config, weights = loaded(write_shape(tmp_path, shape, dtype))
+    packed = PackedWeights(config, weights, threads=2)
+    assert packed.stored == dtype
+    assert_packed(packed, config, weights)
+
+
+@pytest.mark.parametrize("shape", PACKED_SHAPES)
+def test_weights_of_several_precisions_are_packed_in_float32(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    write_shape(tmp_path, shape)
+    tensors = random_tensors(tmp_path)
+    kinds = ("float16", "bfloat16", "float32")
+    mixed = {name: to_stored(tensors[name].data, kinds[number % 3]) for number, name in enumerate(tensors)}
+    save_safetensors(tmp_path / "model.safetensors", mixed)
+    config, weights = loaded(tmp_path)
+    packed = PackedWeights(config, weights, threads=1)
+    assert packed.stored == "float32"
+    assert_packed(packed, config, weights)
+
+
+def test_weights_that_lie_by_columns_are_packed_too(tmp_path: Path) -> None:
+    config, weights = loaded(write_shape(tmp_path, PACKED_SHAPES[0], "float16"))
+    by_columns = replace(
+        weights,
+        embeddings={name: replace(t, data=np.asfortranarray(t.data)) for name, t in weights.embeddings.items()},
+        layers=tuple(
+            {name: replace(tensor, data=np.asfortranarray(tensor.data)) for name, tensor in layer.items()}
+            for layer in weights.layers
+        ),
+    )
+    assert_packed(PackedWeights(config, by_columns, threads=2), config, weights)
+
+
+# --- against the reference ----------------------------------------------------------------------------------------
+
+SHAPES = {  # (D, H, F) and the precision of the weights; head sizes 26, 32, 80, 64, 8
+    (312, 12, 1200): "float32",
+    (64, 2, 80): "float16",
+    (160, 2, 48): "bfloat16",
+    (256, 4, 1000): "float16",
+    (32, 4, 48): "float32",
+}
+LENGTHS = {
+    "one text of one token": [1],
+    "all lengths to 40": [*range(40, 20, -1), *range(1, 21)],
+    "a long text among short ones": [3] * 50 + [512] + [3] * 50,
+    "about vectors and tiles": [1, 2, 5, 6, 7, 11, 12, 13, 14, 15, 16, 17, 27, 28, 29, 31, 32, 33, 34],
+}
+
+
+def batch_of(lengths: list[int], seed: int = 0) -> TokenBatch:
+    """Random token ids and types of texts of these lengths."""
+    random = np.random.default_rng(seed)
+    batch = TokenBatch.from_ids([random.integers(0, 200, length).tolist() for length in lengths])
+    return replace(batch, token_type_ids=random.integers(0, 2, batch.input_ids.shape, dtype=np.int32))
+
+
+class Encoders:
+    """The reference, and kernels in one thread and in two, with the same weights."""
+
+    def __init__(self, folder: Path) -> None:
+        config, weights = loaded(folder)
+        self.reference = BertModel(config, weights, backend="numpy")
+        self.kernels = [BertModel(config, weights, backend="numba", threads=threads) for threads in (1, 2)]
+        assert isinstance(self.reference._encoder, ReferenceEncoder)
+        assert all(isinstance(model._encoder, KernelEncoder) for model in self.kernels)
+
+
+@pytest.fixture(scope="module", params=SHAPES.items(), ids=lambda item: "-".join(map(str, item[0])))
+def encoders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Encoders:
+    """Encoders of each shape."""
+    shape, dtype = request.param
+    return Encoders(write_shape(tmp_path_factory.mktemp("shape"), shape, dtype, max_position_embeddings=512))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_states_of_every_layer_are_those_of_the_reference(encoders: Encoders, lengths: list[int]) -> None:
+    batch = batch_of(lengths)
+    expected = encoders.reference.encode_batch(batch, keep_layers=True)
+    outputs = [model.encode_batch(batch, keep_layers=True) for model in encoders.kernels]
+    for output in outputs:
+        assert output.last_hidden_state.dtype == np.float32
+        assert len(output.hidden_states or []) == len(expected.hidden_states or []) == 3
+        for layer, theirs in zip(output.hidden_states or [], expected.hidden_states or [], strict=True):
+            assert layer.shape == theirs.shape
+            assert np.abs(layer - theirs).max() <= STATES
+        assert same_bits(np.stack(output.hidden_states or []), np.stack(outputs[0].hidden_states or []))
+        assert same_bits((output.hidden_states or [])[-1], output.last_hidden_state)
+        for ours, of_reference in zip(output.attentions or [], expected.attentions or [], strict=True):
+            for probabilities, their_probabilities in zip(ours, of_reference, strict=True):
+                assert np.abs(probabilities - their_probabilities).max() <= STATES
+
+
+def rows_to_want(batch: TokenBatch) -> Iterator[Any]:
+    """Numbers of some tokens: the first and the last ones, both, those of some texts, a random half, one, all."""
+    first, last = batch.offsets[:-1], batch.offsets[1:] - 1
+    count = len(batch.input_ids)
+    yield from (first, last, np.union1d(first, last), first[::3], first[-1:], last[:1], np.arange(count))
+    yield np.flatnonzero(np.random.default_rng(1).integers(0, 2, count))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_wanted_rows_are_those_of_all_to_the_last_bit(encoders: Encoders, lengths: list[int]) -> None:
+    batch = batch_of(lengths)
+    for model in encoders.kernels:
+        every = model.encode_batch(batch).last_hidden_state
+        for rows in rows_to_want(batch):
+            assert same_bits(model.encode_batch(batch, rows=rows).last_hidden_state, every[rows])
+
+
+def spoil_memory(model: BertModel) -> None:
+    """Fill the memory that the kernels work in with NaN, where a run left other numbers."""
+    encoder = model._encoder
+    assert isinstance(encoder, KernelEncoder)
+    assert encoder._idle
+    for workspace in encoder._idle:
+        workspace._memory.fill(np.nan)
+
+
+def test_what_memory_held_before_has_no_influence(encoders: Encoders) -> None:
+    for lengths in LENGTHS.values():
+        batch = batch_of(lengths)
+        rows = batch.offsets[:-1]
+        for model in encoders.kernels:
+            every = model.encode_batch(batch).last_hidden_state
+            spoil_memory(model)
+            assert same_bits(model.encode_batch(batch).last_hidden_state, every)
+            spoil_memory(model)
+            assert same_bits(model.encode_batch(batch, rows=rows).last_hidden_state, every[rows])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_no_texts(small_folder: Path, threads: int) -> None:
+    model = BertModel.from_folder(small_folder, backend="numba", threads=threads)
+    output = model.encode_batch(TokenBatch.from_ids([]), keep_layers=True)
+    assert output.last_hidden_state.shape == (0, 32)
+    assert np.stack(output.hidden_states or []).shape == (3, 0, 32)
+
+
+# --- every bit depends on the text alone --------------------------------------------------------------------------
+
+TEXTS = 40
+
+
+class Alone:
+    """Random texts, and models of several numbers of threads; `states` has what each text gives by itself."""
+
+    def __init__(self, folder: Path) -> None:
+        config, weights = loaded(folder)
+        self.models = {threads: BertModel(config, weights, backend="numba", threads=threads) for threads in (1, 2, 4)}
+        random = np.random.default_rng(0)
+        self.ids = [random.integers(0, 200, int(random.integers(1, 65))).tolist() for _ in range(TEXTS)]
+        self.states = [self.encode(self.models[1], [text]) for text in range(TEXTS)]
+
+    def encode(self, model: BertModel, texts: Any, first_only: bool = False) -> Any:
+        """Hidden states of some of the texts in one batch: of all tokens, or of the first of each."""
+        batch = TokenBatch.from_ids([self.ids[text] for text in texts])
+        return model.encode_batch(batch, rows=batch.offsets[:-1] if first_only else None).last_hidden_state
+
+    def same_in_random_batches(self, model: BertModel, seed: int, *, first_only: bool) -> bool:
+        """Whether all texts, in random order and cut into random batches, give what each gives alone."""
+        random = np.random.default_rng(seed)
+        order = random.permutation(TEXTS)
+        cuts = random.choice(np.arange(1, TEXTS), size=random.integers(0, 6), replace=False)
+        return all(
+            same_bits(self.encode(model, texts, first_only), self.expected(texts, first_only))
+            for texts in np.split(order, np.sort(cuts))
+        )
+
+    def expected(self, texts: Any, first_only: bool) -> Any:
+        """What `encode` should give, from each text alone."""
+        return np.concatenate([self.states[text][:1] if first_only else self.states[text] for text in texts])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """Texts and models; weights of 16 bits, which are widened for many tokens only."""
+    return Alone(write_shape(tmp_path_factory.mktemp("alone"), (64, 2, 80), "float16"))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_a_thousand_random_batchings_change_no_bit(alone: Alone, threads: int) -> None:
+    for seed in range(1000):
+        assert alone.same_in_random_batches(alone.models[threads], seed, first_only=seed % 4 == 0), seed
+
+
+def test_eight_callers_at_once_change_no_bit(alone: Alone) -> None:
+    def is_same(seed: int) -> bool:
+        threads = (1, 2, 4)[seed % 3]
+        return alone.same_in_random_batches(alone.models[threads], seed, first_only=seed % 4 == 0)
+
+    with ThreadPoolExecutor(8) as callers:
+        assert all(callers.map(is_same, range(400)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_vectors_do_not_depend_on_order_and_batch_size(small_folder: Path, threads: int) -> None:
+    model = EmbeddingModel(small_folder, backend="numba", threads=threads)
+    texts = [*ORDINARY, *(of_length(words, seed=words) for words in range(1, 30))]
+    each = np.stack([model.encode(text) for text in texts])
+    random = np.random.default_rng(threads)
+    for batch_size in (1, 2, 3, 7, 32, 1000):
+        order = random.permutation(len(texts))
+        assert same_bits(model.encode([texts[text] for text in order], batch_size=batch_size), each[order])

@@ -1,0 +1,444 @@
+"""The parts of the compiled encoder, each against float64 or the reference.
+
+Each is compiled by itself, see `tests.compiled`. Memory that must not be written, or have an influence, holds NaN.
+tests/test_vector_widths.py runs this file for other processors as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from math import erf as exact_erf
+from math import erfc
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gte_np.kernels.attention import attend
+from gte_np.kernels.functions import EXP_HIGHEST, EXP_LOWEST, erf, exp, gelu
+from gte_np.kernels.layer_norm import add_and_normalize, embed_token, normalize_row
+from gte_np.kernels.matmul import PANEL, TILE_ROWS, Matrix, linear_panel
+from gte_np.kernels.pack import pack
+from gte_np.kernels.packing import Sizes, padded
+from gte_np.kernels.simd import LANES, Pointer, load, store
+from gte_np.kernels.workspace import attention_scratch, scratch_size
+from gte_np.reference.attention import attend as attend_by_reference
+from gte_np.reference.layer_norm import layer_norm
+from tests.checkpoints import to_stored
+from tests.compiled import FLOATS, INTEGER, compiled, framed, inside, same_bits, stored
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+ROUNDING = 2.0**-24  # of one float32 operation, relative to its result
+
+random = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> Any:
+    """Random float32."""
+    return random.standard_normal(shape, dtype=np.float32)
+
+
+def widths_padded(x: Any, multiple: int) -> Any:
+    """The rows of x, padded with zeros to a multiple of so many values."""
+    return np.pad(x, ((0, 0), (0, -x.shape[1] % multiple)))
+
+
+# --- functions of vectors -----------------------------------------------------------------------------------------
+
+
+@cache
+def lanewise(function: Callable[..., Any]) -> Callable[[Any], Any]:
+    """A function of vectors as a function of arrays."""
+
+    def apply(x: Pointer, out: Pointer, count: int) -> None:
+        for index in range(0, count, LANES):
+            store(out, index, function(load(x, index)))
+
+    run = compiled(apply, FLOATS, FLOATS, INTEGER)
+
+    def of_array(x: Any) -> Any:
+        x = np.asarray(x, np.float32)
+        source = np.resize(x, padded(x.size, LANES))
+        out = np.empty_like(source)
+        run(source, out, source.size)
+        return out[: x.size]
+
+    return of_array
+
+
+def floats(first: float, last: float, every: int = 1) -> Any:
+    """Every so-manieth float32 from `first` to `last`, which have the same sign."""
+    low, high = sorted(int(np.float32(end).view(np.uint32)) for end in (first, last))
+    return np.arange(low, high + 1, every, dtype=np.uint32).view(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "every"),
+    [(-87, -64, 1), (-1, -0.5, 1), (0.5, 1, 1), (64, 88, 1), (-87, -0.0, 499), (0, 88, 499)],
+)
+def test_exp_within_2e_7(first: float, last: float, every: int) -> None:
+    x = floats(first, last, every)
+    assert np.abs(lanewise(exp)(x) / np.exp(x.astype(np.float64)) - 1).max() < 2e-7
+
+
+def test_exp_at_and_beyond_the_ends_of_its_range() -> None:
+    at_end, *below = lanewise(exp)([EXP_LOWEST, -87.5, -88.8, -1e30, -np.inf])
+    assert at_end == pytest.approx(np.exp(-87.0), rel=2e-7, abs=0)
+    assert below == [at_end] * 4
+    assert lanewise(exp)([EXP_HIGHEST])[0] == pytest.approx(np.exp(88.0), rel=2e-7)
+    assert lanewise(exp)([0.0, -0.0]).tolist() == [1, 1]  # equal scores have exactly equal weights
+    assert np.isnan(lanewise(exp)([np.nan, -np.nan])).all()
+
+
+def test_erf_within_3e_7() -> None:
+    largest = np.finfo(np.float32).max
+    sides = [floats(0, largest, 1999), floats(-0.0, -largest, 1999)]
+    x = np.concatenate([*sides, np.linspace(-6, 6, 1_000_001, dtype=np.float32)])
+    exact = np.array([exact_erf(value) for value in x.tolist()])
+    assert np.abs(lanewise(erf)(x) - exact).max() < 3e-7
+    assert lanewise(erf)([np.inf, -np.inf]) == pytest.approx([1, -1], abs=3e-7)
+    assert np.isnan(lanewise(erf)([np.nan])).all()
+
+
+def test_gelu_within_3e_7_of_x() -> None:
+    # x / 2 times the errors of erf, 3e-7, of its argument, 2^-24 at most, and of erf + 1, 2^-24; then 2^-24 x of the
+    # product: in all 2.7e-7 x. Twice the largest x must be finite, as in the reference.
+    largest = np.finfo(np.float32).max / 2
+    sides = [floats(0, largest, 1999), floats(-0.0, -largest, 1999)]
+    x = np.concatenate([*sides, np.linspace(-9, 9, 1_000_001, dtype=np.float32)])
+    exact = np.array([value * 0.5 * erfc(-value / 2**0.5) for value in x.tolist()])
+    bound = 3e-7 * np.abs(x.astype(np.float64)) + np.finfo(np.float32).smallest_subnormal
+    assert (np.abs(lanewise(gelu)(x) - exact) <= bound).all()
+    assert np.isnan(lanewise(gelu)([np.nan])).all()
+
+
+# --- weights in memory --------------------------------------------------------------------------------------------
+
+
+def _widen(weights: Pointer, count: int, out: Pointer) -> None:
+    for index in range(0, count, LANES):
+        store(out, index, load(weights, index))
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_every_finite_weight_of_16_bits_is_widened_exactly(precision: str) -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    exact = bits.view(np.float16).astype(np.float32)
+    if precision == "bfloat16":
+        exact = (bits.astype(np.uint32) << 16).view(np.float32)
+    widened = np.empty_like(exact)
+    compiled(_widen, stored(precision), INTEGER, FLOATS)(bits, bits.size, widened)
+    finite = np.isfinite(exact)
+    assert same_bits(widened[finite], exact[finite])
+
+
+def _pack(source: Pointer, stride: int, outputs: int, inputs: int, panels: Pointer, panel_size: int) -> None:
+    pack(source, stride, outputs, inputs, panels, panel_size)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_weights_are_packed_in_panels_and_nothing_else_is_written(precision: str) -> None:
+    run = compiled(_pack, stored(precision), *[INTEGER] * 3, stored(precision), INTEGER)
+    kind = np.float32 if precision == "float32" else np.uint16
+    sizes = (1, 3, LANES - 1, LANES, LANES + 1, PANEL, PANEL + 5, 2 * PANEL + LANES)
+    for outputs, inputs in [(outputs, inputs) for outputs in sizes for inputs in sizes]:
+        source = np.arange(1, 1 + (outputs + 1) * (inputs + 2), dtype=kind).reshape(outputs + 1, inputs + 2)
+        expected = np.zeros((padded(outputs), inputs + 1), kind)  # with room behind each panel
+        expected[:outputs, :inputs] = source[:outputs, :inputs]
+        panels = np.zeros((padded(outputs) // PANEL, inputs + 1, PANEL), kind)
+        run(source, inputs + 2, outputs, inputs, panels, panels[0].size)
+        assert np.array_equal(panels.transpose(0, 2, 1).reshape(expected.shape), expected)
+
+
+# --- the matrix product -------------------------------------------------------------------------------------------
+
+MANY_ROWS = 100  # of several tiles, the first of which widens 16-bit weights for the others
+ROWS = (*range(1, 2 * TILE_ROWS + 2), MANY_ROWS)
+
+
+def _linear(
+    rows: int,
+    x: Pointer,
+    x_stride: int,
+    panel: Pointer,
+    depth: int,
+    bias: Pointer,
+    out: Pointer,
+    out_stride: int,
+    scratch: Pointer,
+) -> None:
+    linear_panel(rows, Matrix(x, x_stride), panel, depth, bias, Matrix(out, out_stride), scratch)
+
+
+@cache
+def linear_of(precision: str) -> Callable[..., None]:
+    """`linear_panel` for weights of a precision."""
+    weights = stored(precision)
+    return compiled(_linear, INTEGER, FLOATS, INTEGER, weights, INTEGER, FLOATS, FLOATS, INTEGER, FLOATS)
+
+
+def linear(x: Any, weights: Any, bias: Any, precision: str, scratch: Any = None) -> Any:
+    """x weights + bias, with weights (depth, PANEL) that are rounded to a precision."""
+    rows, depth = x.shape
+    source, out = framed(x), framed(np.full((rows, PANEL), np.nan))
+    if scratch is None:
+        scratch = np.full((depth, PANEL), np.nan, np.float32)
+    panel = to_stored(weights, precision).data
+    linear_of(precision)(rows, source, source.shape[1], panel, depth, bias, out, out.shape[1], scratch)
+    return inside(out, rows, PANEL)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("depth", [1, 7, 16, 33, 312, 1024])
+def test_products_of_whole_numbers_are_exact(precision: str, depth: int) -> None:
+    for rows in ROWS:  # 1024 products of up to 64: all sums are whole numbers that float32 has
+        x, weights, bias = (random.integers(-8, 9, shape) for shape in ((rows, depth), (depth, PANEL), PANEL))
+        product = linear(np.float32(x), np.float32(weights), np.float32(bias), precision)
+        assert np.array_equal(product, x @ weights + bias)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("depth", [1, 7, 16, 33, 312, 1024])
+def test_products_against_float64(precision: str, depth: int) -> None:
+    for rows in (1, TILE_ROWS + 1, MANY_ROWS):
+        x, weights, bias = normal(rows, depth), normal(depth, PANEL), normal(PANEL)
+        rounded = to_stored(weights, precision).to_float32()
+        exact = x.astype(np.float64) @ rounded + bias
+        # Twice what is likely: roundings add up at random, to the square root of their number. There are two for each
+        # product where the processor has no FMA.
+        bound = 2 * ROUNDING * (depth**0.5 + 1) * (np.abs(x) @ np.abs(rounded) + np.abs(bias))
+        assert (np.abs(linear(x, weights, bias, precision) - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_row_of_a_product_does_not_depend_on_the_others(precision: str) -> None:
+    for depth in (7, 312):
+        x, weights, bias = normal(MANY_ROWS, depth), normal(depth, PANEL), normal(PANEL)
+        whole = linear(x, weights, bias, precision)
+        alone = np.concatenate([linear(row[None], weights, bias, precision) for row in x])
+        assert same_bits(alone, whole)
+        for rows in ROWS:
+            first = int(random.integers(MANY_ROWS - rows + 1))
+            some = slice(first, first + rows)
+            assert same_bits(linear(x[some], weights, bias, precision), whole[some])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_16_bit_weights_are_widened_for_many_rows_and_the_product_is_the_same(precision: str) -> None:
+    for depth in (7, 312):
+        x, weights, bias = normal(MANY_ROWS, depth), normal(depth, PANEL), normal(PANEL)
+        wide = to_stored(weights, precision).to_float32()
+        few, many = framed(np.full((depth, PANEL), np.nan), 3, 0), framed(np.full((depth, PANEL), np.nan), 3, 0)
+        some = linear(x[:TILE_ROWS], weights, bias, precision, few)
+        every = linear(x, weights, bias, precision, many)
+        assert np.isnan(few).all()
+        if precision == "float32":
+            assert np.isnan(many).all()
+        else:
+            assert same_bits(inside(many, depth, PANEL), wide)
+        assert same_bits(some, every[:TILE_ROWS])
+        assert same_bits(every, linear(x, wide, bias, "float32"))
+
+
+# --- attention ----------------------------------------------------------------------------------------------------
+
+HEAD_SIZES = (26, 32, 64, 80)
+TEXT_LENGTHS = (1, 2, 15, 16, 17, 31, 32, 33, 100)
+# Values of normal size, averaged with weights whose scores are sums of up to 80 products: roundings of those, of exp
+# and of two sums, each below 1e-6 and most far below.
+ATTENTION = 3e-6
+
+
+def _attend(
+    queries: int,
+    query: Pointer,
+    keys: int,
+    key: Pointer,
+    value: Pointer,
+    stride: int,
+    head_size: int,
+    head_width: int,
+    out: Pointer,
+    out_stride: int,
+    scratch: Pointer,
+) -> None:
+    attend(
+        queries,
+        Matrix(query, stride),
+        keys,
+        Matrix(key, stride),
+        Matrix(value, stride),
+        head_size,
+        head_width,
+        Matrix(out, out_stride),
+        scratch,
+    )
+
+
+@cache
+def attend_of() -> Callable[..., None]:
+    """`attend`, compiled."""
+    return compiled(_attend, *_types("i p i p p i i i p i p"))
+
+
+def _types(letters: str) -> Iterator[Any]:
+    return ({"i": INTEGER, "p": FLOATS}[letter] for letter in letters.split())
+
+
+def attention(query: Any, key: Any, value: Any) -> Any:
+    """Attention in one head, by the kernel: (queries, K), (keys, K), (keys, K) -> (queries, K)."""
+    (queries, size), keys = query.shape, len(key)
+    width = padded(size)
+    q, k, v = (framed(widths_padded(x, PANEL), rows=LANES) for x in (query, key, value))
+    out = framed(np.full((queries, width), np.nan))
+    length = attention_scratch(keys, width)
+    scratch = np.full(length + 2 * PANEL, np.nan, np.float32)
+    attend_of()(queries, q, keys, k, v, q.shape[1], size, width, out, out.shape[1], scratch)
+    assert np.isnan(scratch[length:]).all()
+    result = inside(out, queries, width)
+    assert not result[:, size:].any()
+    return result[:, :size]
+
+
+def attention_in_float64(query: Any, key: Any, value: Any) -> Any:
+    """The same by the reference."""
+    q, k, v = (x.astype(np.float64) for x in (query, key, value))
+    return attend_by_reference(q, k, v, heads=1)[0]
+
+
+@pytest.mark.parametrize("size", HEAD_SIZES)
+def test_attention_of_every_token(size: int) -> None:
+    for tokens in TEXT_LENGTHS:
+        query, key, value = (normal(tokens, size) for _ in range(3))
+        error = attention(query, key, value) - attention_in_float64(query, key, value)
+        assert np.abs(error).max() < ATTENTION
+
+
+@pytest.mark.parametrize("size", HEAD_SIZES)
+def test_attention_of_some_tokens(size: int) -> None:
+    for queries, keys in ((1, 2), (1, 100), (2, 17), (13, 16), (15, 33), (16, 31), (17, 100), (31, 32)):
+        query, key, value = normal(queries, size), normal(keys, size), normal(keys, size)
+        error = attention(query, key, value) - attention_in_float64(query, key, value)
+        assert np.abs(error).max() < ATTENTION
+
+
+@pytest.mark.parametrize("size", HEAD_SIZES)
+def test_the_attention_of_a_token_does_not_depend_on_the_other_queries(size: int) -> None:
+    for keys in TEXT_LENGTHS:
+        query, key, value = (normal(keys, size) for _ in range(3))
+        whole = attention(query, key, value)
+        for first, last in ((0, 1), (keys - 1, keys), (keys // 3, keys), (0, keys // 2 + 1)):
+            assert same_bits(attention(query[first:last], key, value), whole[first:last])
+
+
+def test_attention_to_a_single_token_is_its_value() -> None:
+    query, key, value = (normal(1, 32) * 100 for _ in range(3))
+    assert same_bits(attention(query, key, value), value)
+
+
+def test_attention_with_scores_far_apart() -> None:
+    for tokens in TEXT_LENGTHS:
+        query, key, value = normal(tokens, 64) * 40, normal(tokens, 64) * 40, normal(tokens, 64)
+        # Scores up to 1e4, which float32 knows to within 1e-3: so well are the weights known, relative to themselves.
+        error = attention(query, key, value) - attention_in_float64(query, key, value)
+        assert np.abs(error).max() < 5e-3
+
+
+def test_attention_to_equal_tokens_is_their_mean() -> None:
+    for tokens in TEXT_LENGTHS:
+        value = random.integers(-8, 9, (tokens, 32)).astype(np.float32)
+        result = attention(normal(3, 32), np.repeat(normal(1, 32), tokens, axis=0), value)
+        assert np.abs(result - value.mean(axis=0)).max() <= 8 * 2 * ROUNDING  # the sums are exact
+
+
+def test_attention_of_what_overflows_is_not_finite() -> None:
+    query, key, value = (normal(20, 32) for _ in range(3))
+    query[7] *= np.float32(1e30)
+    result = attention(query, key * np.float32(1e30), value)
+    assert np.isnan(result[7]).all()
+
+
+def test_scratch_memory_is_enough_for_attention() -> None:
+    for size in HEAD_SIZES:
+        for tokens in (1, 15, 16, 17, 31, 32, 33, 511, 512):
+            sizes = Sizes(hidden=2 * size, inner=1, heads=2)
+            assert attention_scratch(tokens, sizes.head_width) <= scratch_size(sizes, tokens)
+
+
+# --- layer norm ---------------------------------------------------------------------------------------------------
+
+WIDTHS = (8, 32, 312, 384)
+# Results of normal size, of a mean and a variance whose roundings are below 1e-6; test_reference has the same bound.
+NORM = 5e-6
+
+
+def _add_and_normalize(
+    rows: int,
+    x: Pointer,
+    x_stride: int,
+    added: Pointer,
+    added_stride: int,
+    width: int,
+    weight: Pointer,
+    bias: Pointer,
+    eps: Pointer,
+) -> None:
+    add_and_normalize(rows, Matrix(x, x_stride), Matrix(added, added_stride), width, weight, bias, eps[0])
+
+
+def _normalize(row: Pointer, width: int, weight: Pointer, bias: Pointer, eps: Pointer) -> None:
+    normalize_row(row, width, weight, bias, eps[0])
+
+
+def norm_weights(width: int) -> tuple[dict[str, Any], Any, Any]:
+    """Weight and bias as the reference wants them, and each padded with zeros."""
+    weight, bias = 1 + normal(1, width), normal(1, width)
+    return {"n.weight": weight[0], "n.bias": bias[0]}, widths_padded(weight, LANES), widths_padded(bias, LANES)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("eps", [1e-12, 0.5])
+def test_add_and_normalize(width: int, eps: float) -> None:
+    run = compiled(_add_and_normalize, *_types("i p i p i i p p p"))
+    for rows in (1, 5):
+        weights, weight, bias = norm_weights(width)
+        x, added = normal(rows, width) * 3 + 5, normal(rows, width)
+        sums = framed(widths_padded(x, LANES))
+        others = framed(widths_padded(added, LANES), columns=9)
+        run(rows, sums, sums.shape[1], others, others.shape[1], width, weight, bias, np.array([eps], np.float32))
+        result = inside(sums, rows, padded(width, LANES))
+        exact = layer_norm((x + added).astype(np.float64), weights, "n", eps)
+        assert np.abs(result[:, :width] - exact).max() < NORM
+        assert not result[:, width:].any()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_normalize_row(width: int) -> None:
+    weights, weight, bias = norm_weights(width)
+    x = normal(1, width) * np.float32(0.01) + 2
+    row = framed(widths_padded(x, LANES))
+    compiled(_normalize, *_types("p i p p p"))(row, width, weight, bias, np.array([1e-12], np.float32))
+    result = inside(row, 1, padded(width, LANES))
+    # The mean, 200 times the deviation, is known to within 2^-23 of it, and each value minus it, too.
+    assert np.abs(result[:, :width] - layer_norm(x.astype(np.float64), weights, "n", 1e-12)).max() < 200 * NORM
+    assert not result[:, width:].any()
+
+
+def _embed(word: Pointer, kind: Pointer, position: Pointer, width: int, row: Pointer) -> None:
+    embed_token(word, kind, position, width, row)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_embeddings_add_up_and_end_with_zeros(precision: str) -> None:
+    run = compiled(_embed, stored(precision), *_types("p p i p"))
+    for width in WIDTHS:
+        table = to_stored(framed(normal(1, width), columns=LANES), precision)
+        kind, position = (framed(normal(1, width), columns=LANES) for _ in range(2))
+        row = framed(np.full((1, padded(width, LANES)), np.nan))
+        run(table.data, kind, position, width, row)
+        result = inside(row, 1, padded(width, LANES))
+        assert np.array_equal(
+            result[:, :width], table.to_float32()[:1, :width] + kind[:1, :width] + position[:1, :width]
+        )
+        assert not result[:, width:].any()
