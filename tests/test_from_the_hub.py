@@ -148,7 +148,7 @@ def test_parity_of_a_name_looks_it_up(hub: HubServer) -> None:
         "from scripts import oracle, parity\n"
         "oracle.versions = dict\n"
         "sys.argv = ['parity', 'some/model']\n"
-        "with mock.patch.object(parity, 'compare_model', lambda name, folder: sys.exit(str(folder))):\n"
+        "with mock.patch.object(parity, 'compare_model', lambda name, folder, backend: sys.exit(str(folder))):\n"
         "    parity.main()"
     )
     root = Path(__file__).resolve().parent.parent
