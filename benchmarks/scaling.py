@@ -59,9 +59,8 @@ def measure(encode: Callable[[TokenBatch], Any], model: str, lengths: list[int],
     encode(batch)
     times: list[float] = []
     peaks: list[float] = []
-    while len(times) < 3 or sum(times) < SECONDS:
-        if len(peaks) < 3:
-            peaks.append(limit(threads))
+    while len(times) < 5 or sum(times) < SECONDS:
+        peaks.append(limit(threads))
         start = time.perf_counter()
         encode(batch)
         times.append(time.perf_counter() - start)
@@ -71,7 +70,7 @@ def measure(encode: Callable[[TokenBatch], Any], model: str, lengths: list[int],
         "tokens": lengths[0],
         "threads": threads,
         "seconds": seconds,
-        "of_limit": arithmetic(model, lengths) / seconds / statistics.median(peaks),
+        "of_limit": arithmetic(model, lengths) / seconds / max(peaks),
     }
 
 
@@ -83,7 +82,7 @@ def arithmetic(model: str, lengths: list[int]) -> float:
     return float(layers * (linear + attention))
 
 
-def limit(threads: int, count: int = 200_000) -> float:
+def limit(threads: int, count: int = 10_000_000) -> float:
     """Multiply-adds of so many threads at once, counted twice, in a second."""
     call, values = _multiply_adds(), [random(64) for _ in range(threads)]
     workers = [threading.Thread(target=call, args=(array.ctypes.data, count)) for array in values]
