@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 
-from gte_np.kernels.functions import exp
+from gte_np.kernels.functions import exp2
 from gte_np.kernels.matmul import PANEL, TILE_ROWS, Matrix, matrix_at, tile_product, tiles_in
 from gte_np.kernels.simd import (
     LANES,
     Pointer,
     first_lanes,
+    fma,
     kernel,
     load,
     max_lanes,
@@ -26,6 +27,7 @@ from gte_np.kernels.simd import (
 _LOWEST = np.float32(np.finfo(np.float32).min)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
+_LOG2_E = np.float32(math.log2(math.e))
 
 
 @kernel
@@ -101,20 +103,21 @@ def copy_rows(rows: int, source: Matrix, width: int, target: Matrix) -> None:
 def exponentiate(scores: Pointer, count: int, scale: np.float32) -> np.float32:
     """Replace each score by exp(scale (score - largest)), so that none overflows, and return their sum.
 
-    LANES values behind the scores may be changed. The order of the sum depends on `count`
-    alone.
+    LANES values behind the scores may be changed. The order of the sum depends on `count` alone. `scale` is positive.
     """
     whole = count // LANES * LANES
     largest = first_lanes(load(scores, whole), count - whole, _LOWEST)
     for index in range(0, whole, LANES):
         largest = maximum(load(scores, index), largest)
-    shift = splat(max_lanes(largest))
+    factor = scale * _LOG2_E
+    # The rounding of the shift is the same for all, so it is gone when they are divided by their sum.
+    factors, shift = splat(factor), splat(max_lanes(largest) * -factor)
     total = splat(_ZERO)
     for index in range(0, whole, LANES):
-        exponential = exp((load(scores, index) - shift) * splat(scale))
+        exponential = exp2(fma(load(scores, index), factors, shift))
         store(scores, index, exponential)
         total = total + exponential
-    exponential = exp((load(scores, whole) - shift) * splat(scale))
+    exponential = exp2(fma(load(scores, whole), factors, shift))
     exponential = first_lanes(exponential, count - whole, _ZERO)
     store(scores, whole, exponential)
     return sum_lanes(total + exponential)

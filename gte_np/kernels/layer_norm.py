@@ -7,28 +7,39 @@ import math
 import numpy as np
 
 from gte_np.kernels.matmul import Matrix
-from gte_np.kernels.simd import LANES, Pointer, first_lanes, fma, kernel, load, offset, splat, store, sum_lanes
+from gte_np.kernels.simd import (
+    LANES,
+    Pointer,
+    Vector,
+    first_lanes,
+    fma,
+    kernel,
+    load,
+    offset,
+    splat,
+    store,
+    sum_lanes,
+)
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 
 
-@kernel
-def normalize_row(row: Pointer, width: int, weight: Pointer, bias: Pointer, eps: np.float32) -> None:
-    """Give `width` values mean 0 and variance 1, then scale and shift, in place.
+# Two sums of every other vector: each addition waits for the one before in its sum.
+_PAIR = 2 * LANES
 
-    The lanes behind the last value, up to the next multiple of LANES, must hold zeros, and do so afterwards: `weight`
-    and `bias` are padded with zeros.
+
+@kernel
+def normalize_row(
+    row: Pointer, total: np.float32, width: int, weight: Pointer, bias: Pointer, eps: np.float32
+) -> None:
+    """Give `width` values, whose sum is `total`, mean 0 and variance 1, then scale and shift, in place.
+
+    The lanes behind the last value, up to the next multiple of LANES, hold zeros afterwards: `weight` and `bias` are
+    padded with zeros.
     """
-    total = splat(_ZERO)
-    for column in range(0, width, LANES):
-        total = total + load(row, column)
-    mean = splat(sum_lanes(total) / np.float32(width))
-    squares = splat(_ZERO)
-    for column in range(0, width, LANES):
-        centred = first_lanes(load(row, column) - mean, width - column, _ZERO)
-        squares = fma(centred, centred, squares)
-    variance = sum_lanes(squares) / np.float32(width)
+    mean = splat(total / np.float32(width))
+    variance = squares_around(mean, row, width) / np.float32(width)
     scale = splat(_ONE / np.float32(math.sqrt(variance + eps)))
     for column in range(0, width, LANES):
         centred = load(row, column) - mean
@@ -36,21 +47,58 @@ def normalize_row(row: Pointer, width: int, weight: Pointer, bias: Pointer, eps:
 
 
 @kernel
-def add_and_normalize(
-    rows: int, x: Matrix, added: Matrix, width: int, weight: Pointer, bias: Pointer, eps: np.float32
-) -> None:
-    """x = layer_norm(x + added): (rows, D), (rows, D) -> (rows, D)."""
-    for index in range(rows):
-        row = offset(x.data, index * x.stride)
-        added_row = offset(added.data, index * added.stride)
-        for column in range(0, width, LANES):
-            store(row, column, load(row, column) + load(added_row, column))
-        normalize_row(row, width, weight, bias, eps)
+def squares_around(mean: Vector, row: Pointer, width: int) -> np.float32:
+    """The sum of (value - mean)^2."""
+    even, odd = splat(_ZERO), splat(_ZERO)
+    pairs = width // _PAIR * _PAIR
+    for column in range(0, pairs, _PAIR):
+        x, y = load(row, column) - mean, load(row, column + LANES) - mean
+        even, odd = fma(x, x, even), fma(y, y, odd)
+    for column in range(pairs, width, LANES):
+        x = first_lanes(load(row, column) - mean, width - column, _ZERO)
+        even = fma(x, x, even)
+    return sum_lanes(even + odd)
 
 
 @kernel
-def embed_token(word: Pointer, kind: Pointer, position: Pointer, width: int, row: Pointer) -> None:
-    """row = word + token type + position: three table rows of D values, each read up to a multiple of LANES."""
+def add_and_normalize(
+    rows: int, x: Matrix, added: Matrix, width: int, weight: Pointer, bias: Pointer, eps: np.float32
+) -> None:
+    """x = layer_norm(x + added): (rows, D), (rows, D) -> (rows, D). Rows of both are padded with zeros."""
+    for index in range(rows):
+        row = offset(x.data, index * x.stride)
+        total = add_row(row, offset(added.data, index * added.stride), width)
+        normalize_row(row, total, width, weight, bias, eps)
+
+
+@kernel
+def add_row(row: Pointer, added: Pointer, width: int) -> np.float32:
+    """row = row + added; return the sum of it."""
+    even, odd = splat(_ZERO), splat(_ZERO)
+    pairs = width // _PAIR * _PAIR
+    for column in range(0, pairs, _PAIR):
+        x = load(row, column) + load(added, column)
+        y = load(row, column + LANES) + load(added, column + LANES)
+        store(row, column, x)
+        store(row, column + LANES, y)
+        even, odd = even + x, odd + y
+    for column in range(pairs, width, LANES):
+        x = load(row, column) + load(added, column)
+        store(row, column, x)
+        even = even + x
+    return sum_lanes(even + odd)
+
+
+@kernel
+def embed_token(word: Pointer, kind: Pointer, position: Pointer, width: int, row: Pointer) -> np.float32:
+    """row = word + token type + position: table rows of D values, each read up to a multiple of LANES.
+
+    Return the sum of it.
+    """
+    sums = splat(_ZERO)
     for column in range(0, width, LANES):
         total = load(word, column) + load(kind, column) + load(position, column)
-        store(row, column, first_lanes(total, width - column, _ZERO))
+        total = first_lanes(total, width - column, _ZERO)
+        store(row, column, total)
+        sums = sums + total
+    return sum_lanes(sums)

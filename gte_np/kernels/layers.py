@@ -1,7 +1,7 @@
 """The whole encoder, compiled: what each thread of a team does with one batch.
 
-The steps are those of `gte_np.reference.encoder`. In each, threads take tasks until there are none; between steps
-they wait for each other. A team of one thread never waits. What a task is has no influence on the numbers.
+The steps are those of `gte_np.reference.encoder`. In each, threads take tasks until there are none, then wait until
+all are done. A team of one thread never waits. What a task is has no influence on the numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gte_np.kernels.simd import (
     store,
     words_at,
 )
-from gte_np.kernels.team import Team, next_task, wait_for_team
+from gte_np.kernels.team import Team, next_task, wait_for_all
 
 Plan = Any  # a record of gte_np.kernels.plan.PLAN
 Layer = Any  # a record of LAYER
@@ -37,7 +37,6 @@ Layer = Any  # a record of LAYER
 ROWS_OF_A_TASK = 4  # of what is done row by row
 # Of a matrix product: enough to read weights once for many tiles, few enough for many threads.
 ROWS_OF_A_PRODUCT = 160
-TASKS_OF_A_THREAD = 4  # threads that begin late or are held up leave more to the others
 
 
 class Linear(NamedTuple):
@@ -56,24 +55,20 @@ def encode(plan: Plan, layers: Pointer, matrices: Pointer, words: Pointer, rank:
     scratch = offset(floats_at(plan.scratch), rank * plan.scratch_size)
     hidden = Matrix(floats_at(plan.hidden), plan.hidden_stride)
     offsets = integers_at(plan.offsets)
-    step = 0
-    embed(plan, team, step, words, hidden)
-    wait_for_team(team)
-    keep_hidden_states(plan, team, step + 1, 0, hidden)
-    step += 2
+    embed(plan, team, 0, words, hidden)
+    keep_hidden_states(plan, team, 1, 0, hidden)
+    step = 2
 
     everything = plan.wanted == plan.tokens
     for index in range(plan.layers - (0 if everything else 1)):
-        encoder_layer(
-            plan, record_at(layers, index), matrices, team, step, hidden, hidden, plan.tokens, offsets, scratch
-        )
+        layer = record_at(layers, index)
+        encoder_layer(plan, layer, matrices, team, step, hidden, hidden, plan.tokens, offsets, scratch)
         keep_hidden_states(plan, team, step + STEPS_OF_A_LAYER - 1, index + 1, hidden)
         step += STEPS_OF_A_LAYER
     wanted = hidden
     if not everything:  # the last layer's keys and values are of all tokens, and nothing else of it is
         wanted = Matrix(floats_at(plan.wanted_hidden), plan.hidden_stride)
         gather(plan, team, step, hidden, wanted)
-        wait_for_team(team)
         step += 1
         last = record_at(layers, plan.layers - 1)
         wanted_offsets = integers_at(plan.wanted_offsets)
@@ -90,16 +85,25 @@ def embed(plan: Plan, team: Team, step: int, words: Pointer, hidden: Matrix) -> 
     token_type_ids = integers_at(plan.token_type_ids)
     position_ids = integers_at(plan.position_ids)
     weight, bias = floats_at(plan.embedding_norm_weight), floats_at(plan.embedding_norm_bias)
-    start = next_task(team, step) * ROWS_OF_A_TASK
-    while start < plan.tokens:
+    tasks = tasks_of(plan.tokens)
+    task = next_task(team, step, tasks)
+    while task >= 0:
+        start = task * ROWS_OF_A_TASK
         for token in range(start, smaller(start + ROWS_OF_A_TASK, plan.tokens)):
             word = offset(words, input_ids[token] * plan.hidden_size)
             kind = offset(floats_at(plan.token_type_table), token_type_ids[token] * width)
             position = offset(floats_at(plan.position_table), position_ids[token] * width)
             row = matrix_at(hidden, token, 0).data
-            embed_token(word, kind, position, plan.hidden_size, row)
-            normalize_row(row, plan.hidden_size, weight, bias, np.float32(plan.eps))
-        start = next_task(team, step) * ROWS_OF_A_TASK
+            total = embed_token(word, kind, position, plan.hidden_size, row)
+            normalize_row(row, total, plan.hidden_size, weight, bias, np.float32(plan.eps))
+        task = next_task(team, step, tasks)
+    wait_for_all(team, step, tasks)
+
+
+@kernel
+def tasks_of(rows: int) -> int:
+    """The number of tasks of what is done row by row."""
+    return (rows + ROWS_OF_A_TASK - 1) // ROWS_OF_A_TASK
 
 
 @kernel
@@ -133,28 +137,21 @@ def encoder_layer(
         keys_values = Linear(offset(weight, columns * depth), offset(bias, columns), depth, 2 * attention_panels)
         apply(team, step, count, queries, Linear(weight, bias, depth, attention_panels), qkv, False, scratch)
         apply(team, step + 1, plan.tokens, hidden, keys_values, matrix_at(qkv, 0, columns), False, scratch)
-    wait_for_team(team)
     attention(plan, team, step + 2, qkv, query_offsets, context, scratch)  # (count, D)
-    wait_for_team(team)
     weight, bias = offset(matrices, layer.attention_output_weight), floats_at(layer.attention_output_bias)
     projection = Linear(weight, bias, attention_panels * PANEL, hidden_panels)
     apply(team, step + 3, count, context, projection, attended, False, scratch)  # (count, D) -> (count, D)
-    wait_for_team(team)
     weight, bias = floats_at(layer.attention_norm_weight), floats_at(layer.attention_norm_bias)
     add_norm(plan, team, step + 4, count, queries, attended, weight, bias)
-    wait_for_team(team)
     weight, bias = offset(matrices, layer.intermediate_weight), floats_at(layer.intermediate_bias)
     apply(
         team, step + 5, count, queries, Linear(weight, bias, depth, inner_panels), inner, True, scratch
     )  # (count, F)
-    wait_for_team(team)
     weight, bias = offset(matrices, layer.output_weight), floats_at(layer.output_bias)
     narrowing = Linear(weight, bias, plan.intermediate_size, hidden_panels)
     apply(team, step + 6, count, inner, narrowing, attended, False, scratch)  # (count, F) -> (count, D)
-    wait_for_team(team)
     weight, bias = floats_at(layer.output_norm_weight), floats_at(layer.output_norm_bias)
     add_norm(plan, team, step + 7, count, queries, attended, weight, bias)
-    wait_for_team(team)
 
 
 @kernel
@@ -169,23 +166,22 @@ def apply(
 ) -> None:
     """A linear layer, followed by gelu if `activated`: (rows, in) -> (rows, out)."""
     groups = larger(1, rows // ROWS_OF_A_PRODUCT)
-    # Neighbouring panels in one task: what is fetched ahead of the one is the beginning of the next.
-    shares = smaller(linear.panels, team.size * TASKS_OF_A_THREAD) if groups == 1 else linear.panels
-    task = next_task(team, step)
-    while task < shares * groups:
+    # Neighbouring panels are neighbouring tasks: what is fetched ahead of the one is the beginning of the next.
+    tasks = linear.panels * groups
+    task = next_task(team, step, tasks)
+    while task >= 0:
         group = task % groups
-        share = task // groups
         row = rows * group // groups
         height = rows * (group + 1) // groups - row
-        for panel in range(linear.panels * share // shares, linear.panels * (share + 1) // shares):
-            column = panel * PANEL
-            block = matrix_at(out, row, column)
-            weight = offset(linear.weight, column * linear.depth)
-            bias = offset(linear.bias, column)
-            linear_panel(height, matrix_at(x, row, 0), weight, linear.depth, bias, block, scratch)
-            if activated:
-                gelu_panel(height, block)
-        task = next_task(team, step)
+        column = task // groups * PANEL
+        block = matrix_at(out, row, column)
+        weight = offset(linear.weight, column * linear.depth)
+        bias = offset(linear.bias, column)
+        linear_panel(height, matrix_at(x, row, 0), weight, linear.depth, bias, block, scratch)
+        if activated:
+            gelu_panel(height, block)
+        task = next_task(team, step, tasks)
+    wait_for_all(team, step, tasks)
 
 
 @kernel
@@ -204,8 +200,9 @@ def attention(
     """Attention of every head in every text: (count, D), (N, D), (N, D) -> (count, D)."""
     offsets = integers_at(plan.offsets)
     width = plan.heads * plan.head_width
-    task = next_task(team, step)
-    while task < plan.texts * plan.heads:
+    tasks = plan.texts * plan.heads
+    task = next_task(team, step, tasks)
+    while task >= 0:
         text = task // plan.heads
         column = task % plan.heads * plan.head_width
         first_query, first_key = query_offsets[text], offsets[text]
@@ -220,7 +217,8 @@ def attention(
             matrix_at(context, first_query, column),
             scratch,
         )
-        task = next_task(team, step)
+        task = next_task(team, step, tasks)
+    wait_for_all(team, step, tasks)
 
 
 @kernel
@@ -228,24 +226,28 @@ def add_norm(
     plan: Plan, team: Team, step: int, count: int, x: Matrix, added: Matrix, weight: Pointer, bias: Pointer
 ) -> None:
     """x = layer_norm(x + added): (count, D)."""
-    start = next_task(team, step) * ROWS_OF_A_TASK
-    while start < count:
+    tasks = tasks_of(count)
+    task = next_task(team, step, tasks)
+    while task >= 0:
+        start = task * ROWS_OF_A_TASK
         rows = smaller(ROWS_OF_A_TASK, count - start)
         eps = np.float32(plan.eps)
         add_and_normalize(
             rows, matrix_at(x, start, 0), matrix_at(added, start, 0), plan.hidden_size, weight, bias, eps
         )
-        start = next_task(team, step) * ROWS_OF_A_TASK
+        task = next_task(team, step, tasks)
+    wait_for_all(team, step, tasks)
 
 
 @kernel
 def gather(plan: Plan, team: Team, step: int, hidden: Matrix, wanted: Matrix) -> None:
     """The wanted rows: (N, D) -> (wanted, D)."""
     rows = integers_at(plan.wanted_rows)
-    index = next_task(team, step)
-    while index < plan.wanted:
+    index = next_task(team, step, plan.wanted)
+    while index >= 0:
         copy_rows(1, matrix_at(hidden, rows[index], 0), hidden_width(plan), matrix_at(wanted, index, 0))
-        index = next_task(team, step)
+        index = next_task(team, step, plan.wanted)
+    wait_for_all(team, step, plan.wanted)
 
 
 @kernel
@@ -254,14 +256,16 @@ def keep_hidden_states(plan: Plan, team: Team, step: int, index: int, hidden: Ma
     if plan.hidden_states != 0:
         target = Matrix(offset(floats_at(plan.hidden_states), index * plan.layer_stride), plan.output_stride)
         copy_hidden(plan, team, step, plan.tokens, hidden, target)
-        wait_for_team(team)
 
 
 @kernel
 def copy_hidden(plan: Plan, team: Team, step: int, rows: int, source: Matrix, target: Matrix) -> None:
     """(rows, D) -> (rows, D) in an array of results."""
-    start = next_task(team, step) * ROWS_OF_A_TASK
-    while start < rows:
+    tasks = tasks_of(rows)
+    task = next_task(team, step, tasks)
+    while task >= 0:
+        start = task * ROWS_OF_A_TASK
         count = smaller(ROWS_OF_A_TASK, rows - start)
         copy_rows(count, matrix_at(source, start, 0), plan.output_stride, matrix_at(target, start, 0))
-        start = next_task(team, step) * ROWS_OF_A_TASK
+        task = next_task(team, step, tasks)
+    wait_for_all(team, step, tasks)

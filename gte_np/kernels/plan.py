@@ -81,10 +81,13 @@ PLAN = np.dtype(
     align=True,
 )
 
-STEPS_OF_A_LAYER = 10  # counters of tasks that a layer uses, at most
-EXTRA_STEPS = 4  # embeddings, their copy, the choice of wanted rows, the output
+STEPS_OF_A_LAYER = 10  # at most
+_EXTRA_STEPS = 4  # embeddings, their copy, the choice of wanted rows, the output
+
+LINE = 8  # int64 values of a cache line
 
 
-def count_steps(layers: int) -> int:
-    """How many counters of tasks a team needs."""
-    return layers * STEPS_OF_A_LAYER + EXTRA_STEPS
+def team_state_size(layers: int, threads: int) -> int:
+    """int64 values of a team's state, see `gte_np.kernels.team`."""
+    steps = layers * STEPS_OF_A_LAYER + _EXTRA_STEPS
+    return (threads + steps * (1 + threads)) * LINE

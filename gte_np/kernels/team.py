@@ -1,4 +1,10 @@
-"""Threads that work on one batch together: they take tasks from a common counter and meet between steps.
+"""Threads that work on one batch together: each step is divided into tasks, and the next begins when all are done.
+
+Every thread has a share of neighbouring tasks, which it takes in their order; when it has none left it takes those of
+the others. What nobody has begun waits for nobody: a thread that begins late, or is held up, finds its tasks done.
+
+The state of a team has a cache line for each thread, which counts the tasks that it has done in this step; then, for
+each step, a line that counts tasks done, and one for each thread's share, which counts those taken of it.
 
 The threads are Python's, see `gte_np.kernels.threads`; here is what they do inside of compiled code.
 """
@@ -12,13 +18,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from gte_np.kernels.plan import LINE
 from gte_np.kernels.processor import processor
 from gte_np.kernels.simd import Pointer, kernel
-
-# int64 places of a team's state, each on cache lines of its own; the counters of tasks follow.
-ARRIVED = 0
-ROUND = 16
-COUNTERS = 32
 
 # How often a waiting thread looks before it offers its processor to others: about 50 microseconds.
 _LOOKS = 1000
@@ -57,18 +59,6 @@ def _read(typing: Any, state: Any, index: Any) -> Any:
 
 
 @intrinsic
-def _write(typing: Any, state: Any, index: Any, value: Any) -> Any:
-    """Write an int64 that other threads read."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        pointer, position, new = arguments
-        builder.store_atomic(new, builder.gep(pointer, [position]), "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(state, types.intp, types.int64), codegen
-
-
-@intrinsic
 def _pause(typing: Any) -> Any:
     """Tell the processor that this thread is waiting in a loop."""
 
@@ -98,25 +88,39 @@ def _call(typing: Any, address: Any) -> Any:
 
 
 @kernel
-def next_task(team: Team, step: int) -> int:
-    """The number of a task of this step that nobody else has: 0, 1, 2, ..."""
-    return _fetch_add(team.state, COUNTERS + step, 1)
+def next_task(team: Team, step: int, tasks: int) -> int:
+    """A task of this step that nobody else has, 0 to tasks - 1; -1 if there is none left."""
+    for turn in range(team.size):
+        owner = (team.rank + turn) % team.size
+        first = tasks * owner // team.size
+        share = tasks * (owner + 1) // team.size - first
+        taken = _line(team, step) + (1 + owner) * LINE
+        if _read(team.state, taken) < share:
+            task = _fetch_add(team.state, taken, 1)
+            if task < share:
+                team.state[team.rank * LINE] += 1
+                return first + task
+    return -1
 
 
 @kernel
-def wait_for_team(team: Team) -> None:
-    """Return when all threads of the team have come here: what each wrote before is there for all."""
+def wait_for_all(team: Team, step: int, tasks: int) -> None:
+    """Return when all tasks of this step are done; what each wrote is there for all. Called once in a step."""
     if team.size == 1:
         return
-    this_round = _read(team.state, ROUND)
-    if _fetch_add(team.state, ARRIVED, 1) == team.size - 1:
-        _write(team.state, ARRIVED, 0)
-        _write(team.state, ROUND, this_round + 1)
-        return
+    done = _line(team, step)
+    _fetch_add(team.state, done, team.state[team.rank * LINE])
+    team.state[team.rank * LINE] = 0
     looks = 0
-    while _read(team.state, ROUND) == this_round:
+    while _read(team.state, done) < tasks:
         looks += 1
         if looks < _LOOKS:
             _pause()
         else:
             _call(team.yield_function)
+
+
+@kernel
+def _line(team: Team, step: int) -> int:
+    """Where the state of a step begins."""
+    return (team.size + step * (1 + team.size)) * LINE

@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.kernels.packing import PANEL, PackedWeights, Sizes, padded
-from gte_np.kernels.plan import count_steps
+from gte_np.kernels.plan import team_state_size
 from gte_np.kernels.processor import LANES, processor
 
 _ALIGNMENT = 64  # bytes of a cache line
 # Rows are so much farther apart than they are long, in values: a cache line. Rows of 4 KB, say, would all compete for
 # the same few places of the nearest cache.
 _GAP = 16
-# int64 places of a team's state before its counters, see gte_np.kernels.team.
-_TEAM_STATE = 32
 
 
 def stride_of(width: int) -> int:
@@ -62,7 +60,7 @@ class Workspace:
         for name in ("hidden", "qkv", "context", "inner"):
             self.plan[f"{name}_stride"] = stride_of(widths[name])
         self.plan["scratch_size"] = scratch
-        self.state = np.zeros(_TEAM_STATE + count_steps(int(self.plan["layers"][0])), np.int64)
+        self.state = np.zeros(team_state_size(int(self.plan["layers"][0]), threads), np.int64)
         self.plan["team_state"] = self.state.ctypes.data
 
     def fits(self, tokens: int, longest: int, threads: int) -> bool:
