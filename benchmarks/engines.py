@@ -38,11 +38,12 @@ class GteNp(Engine):
     """Our own kernels."""
 
     backend = "numba"
+    dtype = "float32"
 
     def __init__(self, folder: Path, threads: int) -> None:
         from gte_np import EmbeddingModel
 
-        self.model = EmbeddingModel(folder, backend=self.backend, threads=threads)
+        self.model = EmbeddingModel(folder, backend=self.backend, dtype=self.dtype, threads=threads)
 
     def encode_ids(self, ids: Ids, batch_size: int) -> FloatArray:
         """As `EmbeddingModel.encode` does after its tokenizer."""
@@ -59,6 +60,18 @@ class GteNp(Engine):
     def encode_texts(self, texts: list[str], batch_size: int) -> FloatArray:
         """All of `encode`."""
         return self.model.encode(texts, batch_size=batch_size, show_progress_bar=False)
+
+
+class GteNpBfloat16(GteNp):
+    """The same with linear layers in bfloat16."""
+
+    dtype = "bfloat16"
+
+
+class GteNpInt8(GteNp):
+    """The same with linear layers in int8."""
+
+    dtype = "int8"
 
 
 class GteNpReference(GteNp):
@@ -128,6 +141,8 @@ def padded_batches(ids: Ids, batch_size: int) -> Iterator[tuple[list[int], NDArr
 class Transformers(Padded):
     """transformers on torch, float32, with its fastest attention for a CPU."""
 
+    dtype = "float32"
+
     def load(self, folder: Path, threads: int) -> Callable[..., FloatArray]:
         """BertModel without gradients."""
         import torch
@@ -135,15 +150,21 @@ class Transformers(Padded):
 
         torch.set_num_threads(threads)
         model = BertModel.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="sdpa", add_pooling_layer=False
+            folder, dtype=getattr(torch, self.dtype), attn_implementation="sdpa", add_pooling_layer=False
         ).eval()
 
         def forward(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> FloatArray:
             with torch.inference_mode():
                 output = model(input_ids=torch.from_numpy(input_ids), attention_mask=torch.from_numpy(mask))
-            return output.last_hidden_state.numpy()
+            return output.last_hidden_state.float().numpy()
 
         return forward
+
+
+class TransformersBfloat16(Transformers):
+    """The same in bfloat16."""
+
+    dtype = "bfloat16"
 
 
 class SentenceTransformers(Engine):
@@ -177,6 +198,8 @@ class SentenceTransformers(Engine):
 class OnnxRuntime(Padded):
     """onnxruntime, float32, on the graph that its BERT optimiser fused."""
 
+    file = "model.onnx"
+
     def load(self, folder: Path, threads: int) -> Callable[..., FloatArray]:
         """A session with all optimisations."""
         import onnxruntime
@@ -184,7 +207,7 @@ class OnnxRuntime(Padded):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(folder / self.file, options, providers=["CPUExecutionProvider"])
         names = {value.name for value in session.get_inputs()}
 
         def forward(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> FloatArray:
@@ -194,8 +217,16 @@ class OnnxRuntime(Padded):
         return forward
 
 
+class OnnxRuntimeInt8(OnnxRuntime):
+    """The same after its dynamic quantisation, with a scale for each column of the weights."""
+
+    file = "model_int8.onnx"
+
+
 class OpenVino(Padded):
     """OpenVINO, float32, for one request at a time."""
+
+    precision = "f32"
 
     def load(self, folder: Path, threads: int) -> Callable[..., FloatArray]:
         """A compiled model of dynamic shapes."""
@@ -203,7 +234,7 @@ class OpenVino(Padded):
 
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": threads,
         }
         request = openvino.Core().compile_model(folder / "openvino.xml", "CPU", settings).create_infer_request()
@@ -215,15 +246,27 @@ class OpenVino(Padded):
         return forward
 
 
+class OpenVinoBfloat16(OpenVino):
+    """The same in bfloat16."""
+
+    precision = "bf16"
+
+
 class CTranslate2(Padded):
     """CTranslate2, float32."""
+
+    compute_type = "float32"
 
     def load(self, folder: Path, threads: int) -> Callable[..., FloatArray]:
         """An encoder; it takes lengths instead of a mask, and does not compute what is padded."""
         import ctranslate2
 
         encoder = ctranslate2.Encoder(
-            str(folder / "ctranslate2"), device="cpu", compute_type="float32", intra_threads=threads, inter_threads=1
+            str(folder / "ctranslate2"),
+            device="cpu",
+            compute_type=self.compute_type,
+            intra_threads=threads,
+            inter_threads=1,
         )
 
         def forward(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> FloatArray:
@@ -234,6 +277,12 @@ class CTranslate2(Padded):
         return forward
 
 
+class CTranslate2Int8(CTranslate2):
+    """The same in int8."""
+
+    compute_type = "int8"
+
+
 ENGINES: dict[str, type[Engine]] = {
     "gte_np": GteNp,
     "gte_np (NumPy)": GteNpReference,
@@ -242,7 +291,14 @@ ENGINES: dict[str, type[Engine]] = {
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
     "ctranslate2": CTranslate2,
+    "gte_np bfloat16": GteNpBfloat16,
+    "transformers bfloat16": TransformersBfloat16,
+    "openvino bfloat16": OpenVinoBfloat16,
+    "gte_np int8": GteNpInt8,
+    "onnxruntime int8": OnnxRuntimeInt8,
+    "ctranslate2 int8": CTranslate2Int8,
 }
+FEWER_BITS = tuple(name for name in ENGINES if name.endswith(("bfloat16", "int8")))
 
 # What has to be installed for each, besides what it requires itself.
 DISTRIBUTIONS = {

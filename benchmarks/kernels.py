@@ -16,21 +16,29 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from llvmlite import ir
+from numba.extending import intrinsic
+
 from benchmarks.compare import RESULTS, environment
 from benchmarks.models import SHAPES
 from gte_np.kernels import attention, layer_norm, layers
+from gte_np.kernels.arithmetic import arithmetic_of
 from gte_np.kernels.entries import Entry, compile_entry
-from gte_np.kernels.matmul import PANEL, Matrix, linear_panel, matrix_at
+from gte_np.kernels.matmul import PANEL, Linear, Matrix, Operand, linear_panel, matrix_at
 from gte_np.kernels.object_code import load_function
 from gte_np.kernels.processor import processor
-from gte_np.kernels.simd import LANES, STORED_TYPES, Pointer, float32, fma, kernel, load, offset, pointer_to, store
+from gte_np.kernels.simd import LANES, MATRIX_TYPES, Pointer, float32, fma, kernel, load, offset, pointer_to, store
 from gte_np.kernels.workspace import stride_of
 
 FLOATS = pointer_to(float32)
-HALVES = pointer_to(STORED_TYPES["float16"])
+HALVES = pointer_to(MATRIX_TYPES["float16"])
 SIZE = types.int64
 
 ROWS = (12, 32, 128, 480)
+WORDS = {"bfloat16x2": 2, "int8x4": 4}  # and the values of a word
+SHAPES_OF_PRODUCTS = sorted(
+    {(d, w) for d, _, _, f, *_ in SHAPES.values() for d, w in ((d, 3 * d), (d, d), (d, f), (f, d))}
+)
 CHAINS = 10  # of multiply-adds that do not depend on each other
 SECONDS = 0.4  # of each measurement
 
@@ -43,6 +51,54 @@ def multiply_adds(values: Pointer, count: int) -> None:
         a, b, c, d, e = fma(x, y, a), fma(x, y, b), fma(x, y, c), fma(x, y, d), fma(x, y, e)
         f, g, h, i, j = fma(x, f, y), fma(x, g, y), fma(x, h, y), fma(x, i, y), fma(x, j, y)
     store(values, 0, a + b + c + d + e + f + g + h + i + j)
+
+
+@intrinsic
+def dot_products(typing: Any, matrices: Any, count: Any) -> Any:
+    """`count` times CHAINS steps of the arithmetic for some weights, all in registers."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        pointer, steps = arguments
+        kind = arithmetic_of(matrices.dtype)
+        weights = kind.weights(builder, pointer)
+        value = kind.value(builder, builder.bitcast(builder.load(pointer), ir.FloatType()))
+        before, loop = builder.block, builder.append_basic_block("loop")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        step, sums = builder.phi(steps.type), [builder.phi(kind.sums) for _ in range(CHAINS)]
+        step.add_incoming(steps, before)
+        step.add_incoming(builder.sub(step, steps.type(1)), loop)
+        nexts = [kind.add(builder, value, weights, total) for total in sums]
+        for total, following in zip(sums, nexts, strict=True):
+            total.add_incoming(ir.Constant(kind.sums, None), before)
+            total.add_incoming(following, loop)
+        after = builder.append_basic_block("after")
+        builder.cbranch(builder.icmp_signed(">", step, steps.type(1)), loop, after)
+        builder.position_at_end(after)
+        for number, total in enumerate(nexts):
+            place = builder.gep(pointer, [ir.IntType(64)(number * LANES)])
+            builder.store(total, builder.bitcast(place, kind.sums.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(matrices, types.int64), codegen
+
+
+def chains(matrices: Pointer, count: int) -> None:
+    """`dot_products`, for Python to call."""
+    dot_products(matrices, count)
+
+
+def linear_of_words(
+    rows: int, x: Pointer, stride: int, factors: Pointer, weights: Pointer, steps: int, scales: Pointer,
+    out: Pointer, panels: int,
+) -> None:  # fmt: skip
+    """A linear layer with packed weights."""
+    out_stride = panels * PANEL + 16
+    for panel in range(panels):
+        weight = offset(weights, panel * PANEL * steps)
+        linear = Linear(weight, scales, scales, steps, 1)
+        operand = Operand(Matrix(x, stride), factors)
+        linear_panel(rows, operand, linear, Matrix(offset(out, panel * PANEL), out_stride), out)
 
 
 def read_memory(values: Pointer, count: int) -> None:
@@ -62,7 +118,8 @@ def _linear(
 ) -> None:
     for panel in range(panels):
         weight = offset(weights, panel * PANEL * depth)
-        linear_panel(rows, x, weight, depth, offset(bias, panel * PANEL), matrix_at(out, 0, panel * PANEL), scratch)
+        linear = Linear(weight, offset(bias, panel * PANEL), bias, depth, 1)
+        linear_panel(rows, Operand(x, bias), linear, matrix_at(out, 0, panel * PANEL), scratch)
 
 
 def linear(
@@ -134,12 +191,14 @@ def main() -> None:
     bandwidth = large.nbytes / compiled(read_memory, FLOATS, SIZE)(large, large.size) / 1e9
     print(f"limit {peak:.1f} GF/s, memory {bandwidth:.1f} GB/s")
     products = matrix_products(peak)
+    fewer_bits = {kind: products_of_words(kind, values) for kind, values in WORDS.items()}
     others = attentions(peak) | elementwise()
     results = {
         "environment": environment(threads=1),
         "peak_gflops": peak,
         "memory_gbytes": bandwidth,
         "matrix_products": products,
+        "fewer_bits": fewer_bits,
         "others": others,
     }
     (RESULTS / "kernels.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -150,8 +209,7 @@ def matrix_products(peak: float) -> list[dict[str, Any]]:
     """GF/s of every linear layer of the models."""
     run = compiled(linear, SIZE, FLOATS, SIZE, HALVES, SIZE, FLOATS, SIZE, FLOATS)
     found = []
-    shapes = {(d, w) for d, _, _, f, *_ in SHAPES.values() for d, w in ((d, 3 * d), (d, d), (d, f), (f, d))}
-    for depth, width in sorted(shapes):
+    for depth, width in SHAPES_OF_PRODUCTS:
         weights = random(width * depth).astype(np.float16)
         for rows in ROWS:
             x, out = random(rows, stride_of(depth)), random(rows + 1, stride_of(width))
@@ -161,6 +219,30 @@ def matrix_products(peak: float) -> list[dict[str, Any]]:
             found.append({"rows": rows, "depth": depth, "width": width, "gflops": gflops, "of_limit": gflops / peak})
             print(f"({rows} x {depth}) @ ({depth} x {width}): {gflops:.1f} GF/s, {gflops / peak:.1%}", flush=True)
     return found
+
+
+def products_of_words(kind: str, values: int) -> dict[str, Any]:
+    """The limit of the processor's dot products, and how much of it linear layers reach: Gop/s."""
+    matrices = pointer_to(MATRIX_TYPES[kind])
+    count = 1_000_000
+    limit = compiled(chains, matrices, SIZE)
+    operations = 2 * count * CHAINS * LANES * values
+    peak = max(operations / limit(np.zeros(1024, np.float32), count) / 1e9 for _ in range(5))
+    print(f"{kind}: limit {peak:.1f} Gop/s")
+    run = compiled(linear_of_words, SIZE, FLOATS, SIZE, FLOATS, matrices, SIZE, FLOATS, FLOATS, SIZE)
+    found = []
+    for depth, width in SHAPES_OF_PRODUCTS:
+        steps = depth // values
+        weights, scales = random(width * steps), np.ones(2 * PANEL, np.float32)
+        for rows in ROWS:
+            x, out, factors = random(rows, stride_of(steps)), random(rows + 1, stride_of(width)), random(rows, 4)
+            factors[:, 3] = 7  # the place of an outlier
+            panels = width // PANEL
+            seconds = run(rows, x, stride_of(steps), factors, weights, steps, scales, out, panels)
+            speed = 2 * rows * depth * width / seconds / 1e9
+            found.append({"rows": rows, "depth": depth, "width": width, "gops": speed, "of_limit": speed / peak})
+            print(f"{kind} ({rows} x {depth}) @ ({depth} x {width}): {speed:.1f} Gop/s, {speed / peak:.1%}", flush=True)
+    return {"peak_gops": peak, "matrix_products": found}
 
 
 def attentions(peak: float) -> dict[str, float]:

@@ -24,13 +24,16 @@ SHAPES = {
 
 def prepare(name: str, folder: Path) -> None:
     """Write the checkpoint and every engine's files, unless they are there."""
-    if (folder / "ready").exists():
-        return
-    write_checkpoint(name, folder)
-    export_onnx(name, folder)
-    export_openvino(folder)
-    export_ctranslate2(folder)
-    (folder / "ready").touch()
+    if not (folder / "ready").exists():
+        if name == MINILM.name:
+            shutil.copytree(MINILM, folder, dirs_exist_ok=True)
+        else:
+            write_checkpoint(name, folder)
+        export_onnx(folder)
+        export_openvino(folder)
+        export_ctranslate2(folder)
+        (folder / "ready").touch()
+    quantize_onnx(folder)
 
 
 def write_checkpoint(name: str, folder: Path) -> None:
@@ -55,7 +58,7 @@ def write_checkpoint(name: str, folder: Path) -> None:
     write_modules(folder, {"pooling_mode": pooling, "embedding_dimension": hidden}, "Normalize")
 
 
-def export_onnx(name: str, folder: Path) -> None:
+def export_onnx(folder: Path) -> None:
     """Write model.onnx, its fused form, in float32."""
     import torch
     from onnxruntime.transformers import optimizer
@@ -81,9 +84,19 @@ def export_onnx(name: str, folder: Path) -> None:
         Encoder(), example, str(plain), input_names=inputs, output_names=["last_hidden_state"],
         dynamic_axes=axes, dynamo=False, opset_version=17,
     )  # fmt: skip
-    hidden, _, heads, *_ = SHAPES[name]
+    heads, hidden = bert.config.num_attention_heads, bert.config.hidden_size
     fused = optimizer.optimize_model(str(plain), model_type="bert", num_heads=heads, hidden_size=hidden, opt_level=0)
     fused.save_model_to_file(str(folder / "model.onnx"))
+
+
+def quantize_onnx(folder: Path) -> None:
+    """Write model_int8.onnx, unless it is there: model.onnx after onnxruntime's dynamic quantisation."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    if not (folder / "model_int8.onnx").exists():
+        quantize_dynamic(
+            folder / "model.onnx", folder / "model_int8.onnx", weight_type=QuantType.QInt8, per_channel=True
+        )
 
 
 def export_openvino(folder: Path) -> None:

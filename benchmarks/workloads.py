@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gte_np import Tokenizer
+from scripts.fetch_sentences import FILE as SENTENCES
 
 SINGLE = (7, 12, 13, 20, 32, 41, 512)
 MIXED_TEXTS = {"gte-small": 512, "gte-base-zh": 512, "gte-large-zh": 64}
@@ -27,11 +31,20 @@ class Workload:
 
 
 def workloads(model: str, folder: Path) -> dict[str, Workload]:
-    """All workloads by name; no text is there twice."""
+    """All workloads by name; no text is there twice. For a model with real weights, real sentences."""
+    if model not in MIXED_TEXTS:
+        return {"sentences": _sentences(folder)}
     source = _Source(folder, chinese=model.endswith("zh"))
     single = {f"1 x {tokens}": source.workload([tokens]) for tokens in SINGLE}
     batch = {"16 x 128": source.workload([128] * 16)}
     return single | batch | {"mixed": source.workload(mixed_lengths(MIXED_TEXTS[model]))}
+
+
+def _sentences(folder: Path) -> Workload:
+    """What `scripts.fetch_sentences` fetched."""
+    texts = json.loads(SENTENCES.read_text("utf-8"))
+    tokens = Tokenizer.from_folder(folder).tokenize(texts, 256)
+    return Workload(texts, [ids.tolist() for ids in tokens])
 
 
 def mixed_lengths(count: int) -> list[int]:

@@ -23,19 +23,21 @@ def check_backend(backend: str) -> None:
         check_numba()
 
 
-def make_encoder(backend: str, config: BertConfig, weights: BertWeights, threads: int | None) -> Encoder:
-    """Return an encoder of a backend; errors as in `check_backend`."""
+def make_encoder(
+    backend: str, config: BertConfig, weights: BertWeights, dtype: str, threads: int | None
+) -> Encoder:
+    """Return an encoder of a backend, with linear layers in a dtype; errors as in `check_backend`."""
     check_backend(backend)
     if backend != "numpy":
         try:
             check_numba()
             from gte_np.kernels.encoder import KernelEncoder
 
-            return KernelEncoder(config, weights, threads)
+            return KernelEncoder(config, weights, dtype, threads)
         except MissingDependencyError as error:
             if backend == "numba":
                 raise
             logger.warning("%s The slower NumPy encoder is used.", error)
     if threads is not None:
         logger.warning("threads has no effect on NumPy: set OPENBLAS_NUM_THREADS before it is imported.")
-    return ReferenceEncoder(config, weights)
+    return ReferenceEncoder(config, weights, dtype)

@@ -12,15 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from gte_np.arguments import check_choice, check_integer
 from gte_np.backend import check_backend, make_encoder
-from gte_np.checkpoint.config import BertConfig, read_config
+from gte_np.checkpoint.config import DTYPES, BertConfig, read_config
 from gte_np.checkpoint.hub import resolve_model
 from gte_np.checkpoint.weights import BertWeights, read_weights, to_float32
 from gte_np.encoder import EncoderOutput, FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.reference.pooler import pool_first_token
 from gte_np.token_batch import TokenBatch, TokenRows
-
-DTYPES = ("float32",)
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,9 @@ class BertModel:
     """A BERT encoder with the weights of one checkpoint.
 
     `config` has its sizes. `backend` is "numpy", "numba", or "auto" for the best one there is. `threads` is how many
-    threads one call may use: by default as many as this process may use processors.
+    threads one call may use: by default as many as this process may use processors. `dtype` is that of the arithmetic
+    in linear layers, "float32", "bfloat16" or "int8"; by default that in which the checkpoint was saved by
+    `EmbeddingModel.save_pretrained`, or float32. Weights are rounded once, at load.
     """
 
     def __init__(
@@ -57,12 +57,13 @@ class BertModel:
         weights: BertWeights,
         *,
         backend: str = "auto",
-        dtype: str = "float32",
+        dtype: str | None = None,
         threads: int | None = None,
     ) -> None:
         check_options(backend, dtype, threads)
         self.config = config
-        self._encoder = make_encoder(backend, config, weights, threads)
+        self.dtype = _choose_dtype(dtype, config, weights)
+        self._encoder = make_encoder(backend, config, weights, self.dtype, threads)
         self._pooler = None if weights.pooler is None else to_float32(weights.pooler)
 
     @classmethod
@@ -75,7 +76,7 @@ class BertModel:
         local_files_only: bool = False,
         token: str | bool | None = None,
         backend: str = "auto",
-        dtype: str = "float32",
+        dtype: str | None = None,
         threads: int | None = None,
     ) -> BertModel:
         """Load the encoder of a folder, or of a repository on the hub.
@@ -95,7 +96,7 @@ class BertModel:
 
     @classmethod
     def from_folder(
-        cls, folder: Path, *, backend: str = "auto", dtype: str = "float32", threads: int | None = None
+        cls, folder: Path, *, backend: str = "auto", dtype: str | None = None, threads: int | None = None
     ) -> BertModel:
         """Load config.json and the weights of a local folder; errors as in `from_pretrained`."""
         config = read_config(folder)
@@ -178,12 +179,19 @@ class BertModel:
             )
 
 
-def check_options(backend: str, dtype: str, threads: int | None) -> None:
+def check_options(backend: str, dtype: str | None, threads: int | None) -> None:
     """Raise InputError, TypeError or MissingDependencyError for options that no model can have."""
     check_backend(backend)
-    check_choice("dtype", dtype, DTYPES)
+    if dtype is not None:
+        check_choice("dtype", dtype, DTYPES)
     if threads is not None:
         check_integer("threads", threads, least=1)
+
+
+def _choose_dtype(dtype: str | None, config: BertConfig, weights: BertWeights) -> str:
+    if weights.is_quantized and dtype not in (None, "int8"):
+        raise InputError(f"expected dtype int8 or None for weights that were saved in int8, got {dtype}.")
+    return dtype or ("int8" if weights.is_quantized else config.dtype)
 
 
 def _integers(values: ArrayLike, name: str) -> NDArray[np.integer]:

@@ -1,4 +1,4 @@
-"""The command line: gte-np embed, similarity, models, info, warmup, doctor."""
+"""The command line: gte-np embed, similarity, quantize, models, info, warmup, doctor."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.backend import BACKENDS
+from gte_np.checkpoint.config import DTYPES
 from gte_np.checkpoint.weights import find_weights, read_tensors
 from gte_np.doctor import report
 from gte_np.embedding_model import EmbeddingModel
@@ -77,6 +78,7 @@ def _make_parser() -> _Parser:
     model = _model_options()
     _add_embed(commands.add_parser("embed", parents=[model], help="lines of text to vectors"))
     _add_similarity(commands.add_parser("similarity", parents=[model], help="a query against texts"))
+    _add_quantize(commands.add_parser("quantize", parents=[model], help="a model to a smaller, faster one"))
     info = commands.add_parser("info", parents=[model], help="what a model's repository says")
     info.set_defaults(run=_info)
     models = commands.add_parser("models", help="the known models")
@@ -97,6 +99,7 @@ def _model_options() -> _Parser:
     options.add_argument("--cache-dir", help="where downloads are kept")
     options.add_argument("--local-files-only", action="store_true", help="never use the network")
     options.add_argument("--backend", choices=BACKENDS, default="auto")
+    options.add_argument("--dtype", choices=DTYPES, help="of linear layers; by default what the model was saved in")
     options.add_argument("--threads", type=int)
     options.add_argument("--pooling", help="override the repository's: cls, mean, ...")
     return options
@@ -124,6 +127,11 @@ def _add_similarity(command: _Parser) -> None:
     command.set_defaults(run=_similarity)
 
 
+def _add_quantize(command: _Parser) -> None:
+    command.add_argument("-o", "--output", required=True, help="a folder, which is made if it is not there")
+    command.set_defaults(run=_quantize)
+
+
 def _load(options: argparse.Namespace) -> EmbeddingModel:
     return EmbeddingModel(
         options.model,
@@ -131,6 +139,7 @@ def _load(options: argparse.Namespace) -> EmbeddingModel:
         cache_dir=options.cache_dir,
         local_files_only=options.local_files_only,
         backend=options.backend,
+        dtype=options.dtype,
         threads=options.threads,
         pooling=options.pooling,
     )
@@ -220,6 +229,18 @@ def _similarity(options: argparse.Namespace) -> None:
     print(f"{model.similarity_fn_name} similarity to: {options.query}")
     for score, text in rows:
         print(f"{score:9.4f}  {text}")
+
+
+def _quantize(options: argparse.Namespace) -> None:
+    options.dtype = options.dtype or "int8"
+    model = _load(options)
+    model.save_pretrained(options.output)
+    before, after = (find_weights(folder) for folder in (model.transformer_folder, Path(options.output)))
+    print(f"{after}: {_megabytes(after)}, {model.bert.dtype} (was {_megabytes(before)})")
+
+
+def _megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"
 
 
 def _models(options: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from gte_np.modules import Dense, Normalize
 from gte_np.pooling import pool, rows_read
 from gte_np.progress import progress_bar
 from gte_np.quantization import PRECISIONS, quantize_embeddings
+from gte_np.saving import save_model
 from gte_np.similarity import SIMILARITY_FUNCTIONS, normalize, paraphrase_mining_embeddings
 from gte_np.token_batch import TokenBatch
 from gte_np.tokenizer import SPECIAL_COUNT, Texts, Tokenizer, check_ids_fit, check_texts
@@ -37,7 +38,8 @@ class EmbeddingModel:
     """A text embedding model: the tokenizer, the encoder, the pooling and what follows it, of one repository.
 
     `name_or_path` is a folder, or a name on the hub; `revision`, `cache_dir`, `local_files_only` and `token` are for
-    the hub. `backend` is "numpy", "numba", or "auto" for the best one there is. `truncate_dim` keeps only the first
+    the hub. `backend` is "numpy", "numba", or "auto" for the best one there is. `dtype` is that of the arithmetic in
+    linear layers, "float32", "bfloat16" or "int8": by default what the model was saved in, or float32. `truncate_dim` keeps only the first
     dimensions of each vector. `prompts` maps names to texts that go before a sentence, and `default_prompt_name` is
     the one that `encode` takes by itself. `pooling` ("cls", "mean", ...) overrides what the repository says.
 
@@ -46,7 +48,7 @@ class EmbeddingModel:
 
     Its parts can be used by themselves: `tokenizer`, `bert` (a BertModel), `pooling_modes` and `modules` (what comes
     after pooling). `folder` is where the files are, and `transformer_folder` where config.json is among them.
-    `prompts` and `default_prompt_name` may be changed.
+    `do_lower_case` is whether texts are put in lower case before the tokenizer sees them. `prompts` and `default_prompt_name` may be changed.
 
     Raises ModelNotFoundError if the model is not there, CheckpointError if its files are damaged,
     UnsupportedModelError if they ask for what is not implemented, and InputError for arguments that do not fit it.
@@ -61,7 +63,7 @@ class EmbeddingModel:
         local_files_only: bool = False,
         token: str | bool | None = None,
         backend: str = "auto",
-        dtype: str = "float32",
+        dtype: str | None = None,
         threads: int | None = None,
         truncate_dim: int | None = None,
         prompts: Mapping[str, str] | None = None,
@@ -81,6 +83,7 @@ class EmbeddingModel:
         known = None if local_folder(name_or_path) else KNOWN_MODELS.get(os.fspath(name_or_path))
         config = read_sentence_config(self.folder)
         self.transformer_folder = folder = config.transformer_folder
+        self.do_lower_case = config.do_lower_case
         self.tokenizer = Tokenizer.from_folder(folder, lowercase_first=config.do_lower_case)
         self.bert = BertModel.from_folder(folder, backend=backend, dtype=dtype, threads=threads)
         check_ids_fit(self.tokenizer, self.bert.config.vocab_size, folder)
@@ -211,6 +214,17 @@ class EmbeddingModel:
     def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> NDArray[Any]:
         """Similarities row by row by `similarity_fn_name`: (B, D), (B, D) -> (B,)."""
         return SIMILARITY_FUNCTIONS[self.similarity_fn_name].row_by_row(embeddings1, embeddings2)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model to a folder, which is made if it is not there, with what was set since it was loaded.
+
+        In float32, the weights are the published ones, and sentence-transformers reads the folder too. A model with
+        dtype "bfloat16" or "int8" is written in half and a quarter of the size of float32, and read again in that
+        dtype unless another is given. Others read bfloat16, too; int8 is for gte_np, see ARCHITECTURE.md.
+
+        Raises InputError for the folder that the model was loaded from, and OSError for one that cannot be written.
+        """
+        save_model(self, folder)
 
     def _encode(
         self,

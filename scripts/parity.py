@@ -95,6 +95,10 @@ def compare_all() -> Iterator[Row]:
     yield compare_token_ids("all-MiniLM-L6-v2, generated texts", MINILM)
     yield compare_token_ids("bert-base-chinese, generated texts", CHINESE)
     with tempfile.TemporaryDirectory() as temporary:
+        for dtype in ("float32", "bfloat16"):  # what was saved is a model that others read
+            folder = Path(temporary) / dtype
+            EmbeddingModel(MINILM, dtype=dtype).save_pretrained(folder)
+            yield compare_vectors(f"all-MiniLM-L6-v2, saved in {dtype}", folder, "numba", samples.MINILM_TEXTS)
         for name in samples.SHAPES:
             texts = [samples.chinese_text(length) for length in samples.SHAPE_LENGTHS]
             folder = samples.write_shape(name, Path(temporary) / name)
@@ -133,7 +137,7 @@ def hidden_states(model: EmbeddingModel, ids: list[list[int]]) -> list[oracle.Fl
 
 def compare_vectors(name: str, folder: Path, backend: str, texts: Sequence[str], limit: float = VECTORS_LIMIT) -> Row:
     """Token ids and vectors of texts, in one batch and one by one; differences are relative to a vector's length."""
-    model = EmbeddingModel(folder, backend=backend)
+    model = EmbeddingModel(folder, backend=backend, dtype="float32")
     reference = oracle.load_sentence_transformer(folder)
     theirs = reference.encode(list(texts))
     lengths = np.linalg.norm(theirs, axis=1, keepdims=True)

@@ -18,7 +18,7 @@ import pytest
 from gte_np.kernels.attention import attend
 from gte_np.kernels.functions import EXP2_HIGHEST, EXP2_LOWEST, erf, exp2, gelu
 from gte_np.kernels.layer_norm import add_and_normalize, embed_token
-from gte_np.kernels.matmul import PANEL, TILE_ROWS, Matrix, linear_panel
+from gte_np.kernels.matmul import PANEL, TILE_ROWS, Linear, Matrix, Operand, linear_panel
 from gte_np.kernels.pack import pack
 from gte_np.kernels.packing import Sizes, padded
 from gte_np.kernels.simd import LANES, Pointer, load, store
@@ -168,7 +168,8 @@ def _linear(
     out_stride: int,
     scratch: Pointer,
 ) -> None:
-    linear_panel(rows, Matrix(x, x_stride), panel, depth, bias, Matrix(out, out_stride), scratch)
+    operand = Operand(Matrix(x, x_stride), bias)  # float32 has no factors, and no scales
+    linear_panel(rows, operand, Linear(panel, bias, bias, depth, 1), Matrix(out, out_stride), scratch)
 
 
 @cache
@@ -423,7 +424,7 @@ def test_a_mean_far_from_zero_costs_no_more_digits_than_it_must(width: int) -> N
 
 
 def _embed(word: Pointer, kind: Pointer, position: Pointer, width: int, row: Pointer, total: Pointer) -> None:
-    total[0] = embed_token(word, kind, position, width, row)
+    total[0] = embed_token(word, np.float32(1), kind, position, width, row)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -17,6 +17,7 @@ from gte_np import BertModel, TokenBatch
 from gte_np.kernels.processor import Processor
 from tests.checkpoints import write_config, write_weights
 from tests.compiled import same_bits
+from tests.encode_at_width import FEWER
 
 ROOT = Path(__file__).resolve().parent.parent
 PRECISIONS = ("float32", "float16")
@@ -111,7 +112,7 @@ def test_states_are_those_of_the_reference(
     name: str, encoded: dict[str, Encoded], folders: list[Path], batch: TokenBatch
 ) -> None:
     assert encoded[name].vector_width == TARGETS[name].vector_width
-    assert encoded[name].states.keys() == set(PRECISIONS)
+    assert encoded[name].states.keys() == {*PRECISIONS, *FEWER}
     for folder in folders:
         expected = BertModel.from_folder(folder, backend="numpy").encode_batch(batch).last_hidden_state
         assert np.abs(encoded[name].states[folder.name] - expected).max() <= STATES
@@ -119,14 +120,14 @@ def test_states_are_those_of_the_reference(
 
 def test_processors_that_round_products_alike_give_the_same_bits(encoded: dict[str, Encoded]) -> None:
     with_fma = [encoded[name].states for name, target in TARGETS.items() if "fma" in target.features]
-    for precision in PRECISIONS:
+    for precision in (*PRECISIONS, *FEWER):
         assert all(same_bits(states[precision], with_fma[0][precision]) for states in with_fma)
 
 
 @pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if target.name])
 def test_the_parts_for_other_processors(name: str, tmp_path: Path) -> None:
     options = ["-q", "--noconftest", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *options, "tests/test_kernels.py"]
+    command = [sys.executable, "-m", "pytest", *options, "tests/test_kernels.py", "tests/test_low_precision.py"]
     environment = TARGETS[name].environment(tmp_path)
     done = subprocess.run(command, capture_output=True, check=False, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stdout

@@ -8,6 +8,8 @@ from pathlib import Path
 from gte_np.checkpoint.json_file import Fields, read_json_object
 from gte_np.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 
+DTYPES = ("float32", "bfloat16", "int8")  # of the arithmetic in linear layers
+DTYPE_KEY = "gte_np_dtype"
 REQUIRED_KEYS = (
     "model_type",
     "vocab_size",
@@ -40,6 +42,7 @@ class BertConfig:
     max_position_embeddings: int
     type_vocab_size: int
     layer_norm_eps: float
+    dtype: str = "float32"  # of the arithmetic, in which `EmbeddingModel.save_pretrained` saved it
 
 
 def read_config(folder: Path) -> BertConfig:
@@ -65,7 +68,10 @@ def read_config(folder: Path) -> BertConfig:
         max_position_embeddings=fields.integer("max_position_embeddings", least=3),
         type_vocab_size=fields.integer("type_vocab_size", default=2),
         layer_norm_eps=fields.number("layer_norm_eps", default=1e-12),
+        dtype=fields.text(DTYPE_KEY, "float32"),
     )
+    if config.dtype not in DTYPES:
+        raise fields.error(DTYPE_KEY, f"one of {', '.join(DTYPES)}", config.dtype)
     if config.hidden_size % config.num_attention_heads:
         raise CheckpointError(
             f"{path}: expected num_attention_heads to divide hidden_size, "

@@ -9,7 +9,9 @@ from __future__ import annotations
 from gte_np.checkpoint.config import BertConfig
 
 # In the order of preference, which is transformers' too. Either may be in shards, which an index.json lists.
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+# An int8 file is this package's own, and its name keeps others from taking its integers for weights.
+INT8_FILE = "model_int8.safetensors"
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", INT8_FILE)
 
 
 def index_of(file: str) -> str:
@@ -17,8 +19,9 @@ def index_of(file: str) -> str:
     return f"{file}.index.json"
 
 
+WORDS = "embeddings.word_embeddings.weight"
 EMBEDDINGS: dict[str, str] = {
-    "embeddings.word_embeddings.weight": "VD",
+    WORDS: "VD",
     "embeddings.position_embeddings.weight": "PD",
     "embeddings.token_type_embeddings.weight": "SD",
     "embeddings.LayerNorm.weight": "D",
@@ -48,6 +51,11 @@ POOLER: dict[str, str] = {  # embeddings do not use it, so a checkpoint may leav
 }
 IGNORED = ("embeddings.position_ids",)  # 0, 1, 2, ...: old versions of transformers stored it
 IGNORED_PREFIXES = ("cls.",)  # the heads of masked-language-model pre-training
+
+
+def scale_of(name: str) -> str:
+    """The name of the scales of a quantised matrix, one for each row, float32."""
+    return f"{name}_scale"
 
 
 def layer_prefix(layer: int) -> str:

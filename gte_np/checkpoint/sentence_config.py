@@ -16,7 +16,7 @@ from gte_np.pooling import POOLING_MODES
 from gte_np.similarity import SIMILARITY_FUNCTIONS
 
 # The booleans of 1_Pooling/config.json before sentence-transformers 6, in the order in which they are joined.
-_POOLING_FLAGS = {
+POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -135,7 +135,7 @@ def _read_pooling(folder: Path) -> tuple[str, ...]:
         modes = fields.values["pooling_mode"]
         modes = [modes] if isinstance(modes, str) else modes
     else:
-        flags = {mode: fields.boolean(flag, None) for flag, mode in _POOLING_FLAGS.items()}
+        flags = {mode: fields.boolean(flag, None) for flag, mode in POOLING_FLAGS.items()}
         is_silent = all(flag is None for flag in flags.values())
         modes = ["mean"] if is_silent else [mode for mode, flag in flags.items() if flag]
     if not isinstance(modes, list) or not modes:

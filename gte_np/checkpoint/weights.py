@@ -14,6 +14,7 @@ from gte_np.checkpoint.config import BertConfig
 from gte_np.checkpoint.json_file import read_json_object
 from gte_np.checkpoint.names import (
     EMBEDDINGS,
+    INT8_FILE,
     LAYER,
     POOLER,
     WEIGHT_FILES,
@@ -22,6 +23,7 @@ from gte_np.checkpoint.names import (
     index_of,
     is_ignored,
     layer_prefix,
+    scale_of,
 )
 from gte_np.checkpoint.safetensors import read_safetensors
 from gte_np.checkpoint.stored_tensor import FLOAT_DTYPES, StoredTensor
@@ -45,6 +47,11 @@ class BertWeights:
     layers: tuple[dict[str, StoredTensor], ...]
     pooler: dict[str, StoredTensor] | None
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether matrices are int8."""
+        return any(tensor.scale is not None for layer in self.layers for tensor in layer.values())
+
 
 def read_weights(folder: Path, config: BertConfig) -> BertWeights:
     """Read and check the encoder's weights of a checkpoint folder.
@@ -54,6 +61,8 @@ def read_weights(folder: Path, config: BertConfig) -> BertWeights:
     """
     path = find_weights(folder)
     tensors = _canonical(read_tensors(path), path)
+    if path.name == INT8_FILE:
+        tensors = _with_scales(tensors)
     has_pooler = any(name in tensors for name in POOLER)
     shapes = expected_shapes(config, has_pooler)
     problems = [*_differences(tensors, shapes), *_not_finite(tensors)]
@@ -119,13 +128,25 @@ def _canonical(tensors: dict[str, StoredTensor], path: Path) -> dict[str, Stored
     return renamed
 
 
+def _with_scales(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Quantised matrices with their scales; scales that fit no matrix stay what they are, and are unexpected."""
+    joined = dict(tensors)
+    for name, tensor in tensors.items():
+        scale = tensors.get(scale_of(name))
+        if tensor.dtype == "int8" and scale is not None and scale.dtype == "float32":
+            if scale.shape == tensor.shape[:1] and len(tensor.shape) == 2:
+                joined[name] = StoredTensor("int8", tensor.data, scale.data)
+                del joined[scale_of(name)]
+    return joined
+
+
 def _differences(tensors: dict[str, StoredTensor], shapes: dict[str, tuple[int, ...]]) -> Iterable[str]:
     for name, shape in shapes.items():
         if name not in tensors:
             yield f"missing {name} {shape}"
         elif tensors[name].shape != shape:
             yield f"{name} has shape {tensors[name].shape}, not {shape}"
-        elif tensors[name].dtype not in FLOAT_DTYPES:
+        elif tensors[name].dtype not in FLOAT_DTYPES and tensors[name].scale is None:
             yield f"{name} is {tensors[name].dtype}, not one of {', '.join(FLOAT_DTYPES)}"
     yield from (f"unexpected {name!r:.120}" for name in tensors if name not in shapes)
 
@@ -135,7 +156,9 @@ def _not_finite(tensors: dict[str, StoredTensor]) -> Iterable[str]:
 
 
 def is_finite(tensor: StoredTensor) -> bool:
-    """Whether no element is NaN or infinite. Integers are finite."""
+    """Whether no value is NaN or infinite. Integers are finite."""
+    if tensor.scale is not None:
+        return bool(np.isfinite(tensor.scale).all())
     elements = tensor.data.reshape(-1)
     parts = (elements[start : start + _ELEMENTS_AT_ONCE] for start in range(0, elements.size, _ELEMENTS_AT_ONCE))
     exponent = _EXPONENT_BITS.get(tensor.dtype)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.checkpoint.config import BertConfig
-from gte_np.checkpoint.weights import BertWeights, to_float32
+from gte_np.checkpoint.weights import BertWeights
 from gte_np.encoder import EncoderOutput, FloatArray
 from gte_np.kernels.chunks import TOKENS_OF_A_CHUNK, Chunk, divide
 from gte_np.kernels.library import function
@@ -22,22 +22,26 @@ from gte_np.kernels.processor import LANES
 from gte_np.kernels.threads import available_processors, pool, take_turns
 from gte_np.kernels.workspace import Workspace
 from gte_np.reference.attention import self_attention
+from gte_np.reference.low_precision import weights_of
 from gte_np.token_batch import TokenBatch, TokenRows
 
 
 class KernelEncoder:
-    """The encoder in float32, with weights in the precision of the checkpoint.
+    """The encoder in float32, with weights in the precision of the checkpoint; or with linear layers in a `dtype`.
 
     `threads` is how many threads a call may use: by default one for each processor that this process may use. The
     bits of a hidden state depend on its text alone. Calls from several Python threads share the processors.
     """
 
-    def __init__(self, config: BertConfig, weights: BertWeights, threads: int | None = None) -> None:
+    def __init__(
+        self, config: BertConfig, weights: BertWeights, dtype: str = "float32", threads: int | None = None
+    ) -> None:
         self.config = config
+        self.dtype = dtype
         self.threads = available_processors() if threads is None else threads
-        self.weights = PackedWeights(config, weights, self.threads)
+        self.weights = PackedWeights(config, weights, dtype, self.threads)
         self._stored_layers = weights.layers
-        self._encode = function(f"encode_{self.weights.stored}", arguments=5)
+        self._encode = function(f"encode_{self.weights.kind}", arguments=4)
         self._idle: list[Workspace] = []
 
     def __call__(
@@ -66,9 +70,7 @@ class KernelEncoder:
         with self._workspace(job, chunk, threads) as workspace:
             fields, arrays = job.fields(chunk)
             plan = workspace.begin(threads=threads, yield_function=_yield_function(), **fields)
-            arguments = [
-                array.ctypes.data for array in (plan, self.weights.layers, self.weights.matrices, self.weights.words)
-            ]
+            arguments = [array.ctypes.data for array in (plan, self.weights.layers, self.weights.matrices)]
             if threads == 1:
                 self._encode(*arguments, 0)
             else:
@@ -93,7 +95,8 @@ class KernelEncoder:
     def _attentions(self, hidden_states: list[FloatArray], batch: TokenBatch) -> Iterator[list[FloatArray]]:
         """Attention probabilities of each layer, by the reference from what the kernels gave that layer."""
         for hidden, layer in zip(hidden_states, self._stored_layers, strict=False):
-            yield self_attention(hidden, batch, to_float32(layer), self.config.num_attention_heads)[1]
+            weights = weights_of(layer, self.dtype)
+            yield self_attention(hidden, batch, weights, self.config.num_attention_heads)[1]
 
 
 class _Job:

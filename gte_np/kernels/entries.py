@@ -14,7 +14,7 @@ from gte_np.kernels.layers import encode
 from gte_np.kernels.pack import pack
 from gte_np.kernels.plan import LAYER, PLAN
 from gte_np.kernels.processor import Processor
-from gte_np.kernels.simd import STORED_TYPES, Pointer, pointer_to, record_at
+from gte_np.kernels.simd import MATRIX_TYPES, Pointer, pointer_to, record_at
 
 
 class Entry(NamedTuple):
@@ -24,17 +24,17 @@ class Entry(NamedTuple):
     arguments: tuple[types.Type, ...]
 
 
-def _encode(plan: Pointer, layers: Pointer, matrices: Pointer, words: Pointer, rank: int) -> None:
-    encode(record_at(plan, 0), layers, matrices, words, rank)
+def _encode(plan: Pointer, layers: Pointer, matrices: Pointer, rank: int) -> None:
+    encode(record_at(plan, 0), layers, matrices, rank)
 
 
 def _pack(source: Pointer, stride: int, outputs: int, inputs: int, panels: Pointer, panel_size: int) -> None:
     pack(source, stride, outputs, inputs, panels, panel_size)
 
 
-def _encode_entry(stored: types.Type) -> Entry:
+def _encode_entry(matrices: types.Type) -> Entry:
     plan, layers = (pointer_to(numba.from_dtype(record)) for record in (PLAN, LAYER))
-    return Entry(_encode, (plan, layers, pointer_to(stored), pointer_to(stored), types.int64))
+    return Entry(_encode, (plan, layers, pointer_to(matrices), types.int64))
 
 
 def _pack_entry(stored: types.Type) -> Entry:
@@ -42,8 +42,9 @@ def _pack_entry(stored: types.Type) -> Entry:
 
 
 ENTRIES = {
-    **{f"encode_{name}": _encode_entry(stored) for name, stored in STORED_TYPES.items()},
-    **{f"pack_{name}": _pack_entry(stored) for name, stored in STORED_TYPES.items()},
+    **{f"encode_{name}": _encode_entry(matrices) for name, matrices in MATRIX_TYPES.items()},
+    # Words of several values are packed as float32 is, and bfloat16 as float16.
+    **{f"pack_{name}": _pack_entry(MATRIX_TYPES[name]) for name in ("float32", "float16")},
 }
 
 

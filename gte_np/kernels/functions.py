@@ -6,7 +6,17 @@ import math
 
 import numpy as np
 
-from gte_np.kernels.simd import Vector, fma, kernel, maximum, minimum, polynomial, scale_by_power_of_two, splat
+from gte_np.kernels.simd import (
+    ROUNDER,
+    Vector,
+    fma,
+    kernel,
+    maximum,
+    minimum,
+    polynomial,
+    scale_by_power_of_two,
+    splat,
+)
 from gte_np.reference.feed_forward import ERF_COEFFICIENTS, ERF_LIMIT
 
 # 2^x = 2^n 2^r, with n whole and |r| <= 1/2. Of all polynomials of degree 5 with value 1 at 0, this one has the least
@@ -14,8 +24,7 @@ from gte_np.reference.feed_forward import ERF_COEFFICIENTS, ERF_LIMIT
 _EXP2_SERIES = polynomial(
     [1.0, 0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957, 0.001326472731307149]
 )
-# Adding it leaves the nearest whole number in the low bits of a float32: beyond 2^23 there are no fractions.
-_ROUNDER = np.float32(1.5 * 2**23)
+_ROUNDER = np.float32(ROUNDER)
 EXP2_LOWEST = np.float32(-126.0)  # 2 to it is the smallest normal number
 EXP2_HIGHEST = np.float32(127.0)
 

@@ -90,14 +90,16 @@ def add_row(row: Pointer, added: Pointer, width: int) -> np.float32:
 
 
 @kernel
-def embed_token(word: Pointer, kind: Pointer, position: Pointer, width: int, row: Pointer) -> np.float32:
-    """row = word + token type + position: table rows of D values, each read up to a multiple of LANES.
+def embed_token(
+    word: Pointer, scale: np.float32, kind: Pointer, position: Pointer, width: int, row: Pointer
+) -> np.float32:
+    """row = scale word + token type + position: table rows of D values, each read up to a multiple of LANES.
 
     Return the sum of it.
     """
     sums = splat(_ZERO)
     for column in range(0, width, LANES):
-        total = load(word, column) + load(kind, column) + load(position, column)
+        total = load(word, column) * splat(scale) + load(kind, column) + load(position, column)
         total = first_lanes(total, width - column, _ZERO)
         store(row, column, total)
         sums = sums + total

@@ -11,23 +11,30 @@ import numpy as np
 _SIZE = np.int64
 _ADDRESS = np.int64
 
-# One encoder layer. Weights are places in the packed matrices, biases and layer norms addresses of float32 values.
+# One encoder layer. Weights are places in the packed matrices; the rest are addresses of float32 values, scales those
+# of a `gte_np.kernels.matmul.Linear` in int8.
 LAYER = np.dtype(
     [
         ("qkv_weight", _SIZE),
         ("qkv_bias", _ADDRESS),
+        ("qkv_scales", _ADDRESS),
         ("attention_output_weight", _SIZE),
         ("attention_output_bias", _ADDRESS),
+        ("attention_output_scales", _ADDRESS),
         ("attention_norm_weight", _ADDRESS),
         ("attention_norm_bias", _ADDRESS),
         ("intermediate_weight", _SIZE),
         ("intermediate_bias", _ADDRESS),
+        ("intermediate_scales", _ADDRESS),
         ("output_weight", _SIZE),
         ("output_bias", _ADDRESS),
+        ("output_scales", _ADDRESS),
         ("output_norm_weight", _ADDRESS),
         ("output_norm_bias", _ADDRESS),
     ]
 )
+
+WORD_PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 
 PLAN = np.dtype(
     [
@@ -39,7 +46,9 @@ PLAN = np.dtype(
         ("head_size", _SIZE),
         ("head_width", _SIZE),
         ("eps", np.float64),
-        ("layer_records", _ADDRESS),
+        ("word_table", _ADDRESS),  # rows of the hidden size, in the precision of this number in WORD_PRECISIONS
+        ("word_precision", _SIZE),
+        ("word_scales", _ADDRESS),  # (V,) float32, for int8
         ("token_type_table", _ADDRESS),  # float32, rows of the hidden size's width, as the position table
         ("position_table", _ADDRESS),
         ("embedding_norm_weight", _ADDRESS),
@@ -71,6 +80,13 @@ PLAN = np.dtype(
         ("context_stride", _SIZE),
         ("inner", _ADDRESS),  # (N, F)
         ("inner_stride", _SIZE),
+        # the same for products in bfloat16 or int8: words, whose strides are in words, and (N, 4) float32 factors
+        ("hidden_words", _ADDRESS),  # (N, D)
+        ("hidden_words_stride", _SIZE),
+        ("hidden_factors", _ADDRESS),
+        ("inner_words", _ADDRESS),  # (N, D) or (N, F)
+        ("inner_words_stride", _SIZE),
+        ("inner_factors", _ADDRESS),
         ("scratch", _ADDRESS),  # for each thread
         ("scratch_size", _SIZE),  # of one thread, in values
         # the team
@@ -81,10 +97,11 @@ PLAN = np.dtype(
     align=True,
 )
 
-STEPS_OF_A_LAYER = 10  # at most
+STEPS_OF_A_LAYER = 11  # at most
 _EXTRA_STEPS = 4  # embeddings, their copy, the choice of wanted rows, the output
 
 LINE = 8  # int64 values of a cache line
+FACTORS = 4  # float32 values that say what the integers of a row are worth, see `gte_np.kernels.narrow`
 
 
 def team_state_size(layers: int, threads: int) -> int:

@@ -49,6 +49,21 @@ class Processor:
         return self.has("f16c") if self.is_x86 else self.is_arm64
 
     @property
+    def has_dot_bfloat16(self) -> bool:
+        """Whether an instruction adds up products of bfloat16, in registers of 512 bits."""
+        return self.has("avx512f") and self.has("avx512bf16")
+
+    @property
+    def has_dot_int8(self) -> bool:
+        """Whether an instruction adds up products of unsigned and signed bytes, in its widest registers."""
+        return self.has("avx512vnni") if self.vector_width == 16 else self.has("avxvnni") and self.vector_width == 8
+
+    @property
+    def has_signed_dot_int8(self) -> bool:
+        """Whether an instruction adds up products of signed bytes, in registers of 128 bits."""
+        return self.is_arm64 and self.has("dotprod")
+
+    @property
     def tile(self) -> tuple[int, int]:
         """Rows and vectors of 16 columns of the tile of a matrix product that stays in registers.
 

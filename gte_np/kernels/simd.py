@@ -25,17 +25,22 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 from gte_np.kernels.processor import LANES as LANES
 from gte_np.kernels.processor import processor
 
+_INT8 = ir.IntType(8)
 _INT16 = ir.IntType(16)
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
 _FLOAT = ir.FloatType()
-_BYTES = ir.IntType(8).as_pointer()
+_BYTES = _INT8.as_pointer()
 _FLOATS = ir.VectorType(_FLOAT, LANES)
 _HALVES = ir.VectorType(ir.HalfType(), LANES)
+_OCTETS = ir.VectorType(_INT8, LANES)
 _SHORTS = ir.VectorType(_INT16, LANES)
 _INTEGERS = ir.VectorType(_INT32, LANES)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Adding it leaves the nearest whole number in the low bits of a float32: beyond 2^23 there are no fractions.
+ROUNDER = 1.5 * 2**23
 
 # Types of values inside of kernels. Python sees none of them.
 Pointer = Any
@@ -64,23 +69,46 @@ class _FloatVectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, _FLOATS)
 
 
-class StoredFloatType(types.Type):
-    """The Numba type of a 16-bit float in memory; `load` widens it to float32."""
+class StoredType(types.Type):
+    """The Numba type of a value that is kept in fewer than 32 bits; `load` widens it to float32."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, bits: ir.IntType) -> None:
+        self.bits = bits
         super().__init__(name=name)
 
 
-@register_model(StoredFloatType)
-class _StoredFloatModel(models.PrimitiveModel):
+class PackedType(StoredType):
+    """The Numba type of a 32-bit word of several values of a matrix: 2 bfloat16, or 4 int8."""
+
+    def __init__(self, name: str, values: int) -> None:
+        self.values = values
+        super().__init__(name, _INT32)
+
+
+@register_model(StoredType)
+@register_model(PackedType)
+class _StoredModel(models.PrimitiveModel):
     def __init__(self, manager: Any, stored: Any) -> None:
-        super().__init__(manager, stored, _INT16)
+        super().__init__(manager, stored, stored.bits)
 
 
 float_vector = FloatVectorType()
 float32 = types.float32
 # By the names of `gte_np.checkpoint.stored_tensor`.
-STORED_TYPES = {"float32": float32, "float16": StoredFloatType("float16"), "bfloat16": StoredFloatType("bfloat16")}
+STORED_TYPES = {
+    "float32": float32,
+    "float16": StoredType("float16", _INT16),
+    "bfloat16": StoredType("bfloat16", _INT16),
+    "int8": StoredType("int8", _INT8),
+}
+# What the weights of linear layers may be; by the last two, x has as many values in a word.
+MATRIX_TYPES = {
+    "float32": float32,
+    "float16": STORED_TYPES["float16"],
+    "bfloat16": STORED_TYPES["bfloat16"],
+    "bfloat16x2": PackedType("bfloat16x2", 2),
+    "int8x4": PackedType("int8x4", 4),
+}
 
 
 def pointer_to(element: types.Type) -> types.CPointer:
@@ -126,6 +154,9 @@ def load_vector(builder: ir.IRBuilder, pointer: ir.Value, element: types.Type) -
     """16 elements as float32; the address need only be aligned to an element."""
     if element == float32:
         return builder.load(builder.bitcast(pointer, _FLOATS.as_pointer()), align=4)
+    if element == STORED_TYPES["int8"]:
+        octets = builder.load(builder.bitcast(pointer, _OCTETS.as_pointer()), align=1)
+        return builder.sitofp(builder.sext(octets, _INTEGERS), _FLOATS)
     if element == STORED_TYPES["float16"] and processor().has_float16:
         return builder.fpext(builder.load(builder.bitcast(pointer, _HALVES.as_pointer()), align=2), _FLOATS)
     bits = builder.zext(builder.load(builder.bitcast(pointer, _SHORTS.as_pointer()), align=2), _INTEGERS)
@@ -181,6 +212,9 @@ def _pointer_at(element: types.Type, value: ir.Type) -> Any:
 
 # The pointer to what lies at an address.
 floats_at = _pointer_at(float32, _FLOAT)
+float16_at = _pointer_at(STORED_TYPES["float16"], _INT16)
+bfloat16_at = _pointer_at(STORED_TYPES["bfloat16"], _INT16)
+int8_at = _pointer_at(STORED_TYPES["int8"], _INT8)
 integers_at = _pointer_at(types.int32, _INT32)
 words_at = _pointer_at(types.int64, _INT64)
 
@@ -211,6 +245,38 @@ def store(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         store_vector(builder, arguments[2], element_at(builder, *arguments[:2]))
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, float_vector), codegen
+
+
+@intrinsic
+def store_octets(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
+    """Write 16 values from 0 to 255 as bytes, rounded, ties to even; `index` counts bytes."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        target, position, values = arguments
+        octets = builder.trunc(builder.bitcast(builder.fadd(values, filled(ROUNDER)), _INTEGERS), _OCTETS)
+        address = element_at(builder, builder.bitcast(target, _BYTES), position)
+        builder.store(octets, builder.bitcast(address, _OCTETS.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, float_vector), codegen
+
+
+@intrinsic
+def store_bfloat16(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
+    """Write the bfloat16 values nearest to 16 values, ties to even; `index` counts bfloat16 values."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        target, position, vector = arguments
+        bits = builder.bitcast(vector, _INTEGERS)
+        half = filled(16, _INTEGERS)
+        odd = builder.and_(builder.lshr(bits, half), filled(1, _INTEGERS))
+        rounded = builder.add(bits, builder.add(odd, filled(0x7FFF, _INTEGERS)))
+        shorts = builder.trunc(builder.lshr(rounded, half), _SHORTS)
+        address = element_at(builder, builder.bitcast(target, _INT16.as_pointer()), position)
+        builder.store(shorts, builder.bitcast(address, _SHORTS.as_pointer()), align=2)
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp, float_vector), codegen
@@ -337,6 +403,29 @@ def first_lanes(typing: Any, value: Any, count: Any, others: Any) -> Any:
     return float_vector(float_vector, types.intp, float32), codegen
 
 
+@intrinsic
+def where_equal(typing: Any, x: Any, y: Any, chosen: Any, others: Any) -> Any:
+    """The lanes of `chosen` where those of x and y are equal, and of `others` where they are not."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return builder.select(builder.fcmp_ordered("==", *arguments[:2]), *arguments[2:])
+
+    return float_vector(*[float_vector] * 4), codegen
+
+
+@intrinsic
+def find_lane(typing: Any, x: Any, value: Any) -> Any:
+    """The number of the first lane of x that is equal to a float32; LANES if none is."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        vector, wanted = arguments
+        equal = builder.fcmp_ordered("==", vector, broadcast(builder, wanted))
+        mask = builder.zext(builder.bitcast(equal, ir.IntType(LANES)), _INT64)
+        return builder.cttz(builder.or_(mask, _INT64(1 << LANES)), ir.IntType(1)(1))
+
+    return types.intp(float_vector, float32), codegen
+
+
 def _fold(combine: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]) -> Any:
     """The intrinsic that combines lanes in halves: 8 with 8, 4 with 4, 2 with 2, 1 with 1."""
 
@@ -353,6 +442,23 @@ def _fold(combine: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]) -> An
 
 sum_lanes = _fold(ir.IRBuilder.fadd)
 max_lanes = _fold(_larger)
+min_lanes = _fold(_smaller)
+
+
+def _known(answer: Callable[[types.Type], int]) -> Any:
+    """The intrinsic that tells a fact about what a pointer points to, known when the kernel is compiled."""
+
+    def typed(typing: Any, pointer: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+            return _INT64(answer(pointer.dtype))
+
+        return types.intp(pointer), codegen
+
+    return intrinsic(typed)
+
+
+is_float32 = _known(lambda element: int(element == float32))
+values_of_word = _known(lambda element: element.values if isinstance(element, PackedType) else 1)
 
 
 @kernel

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.kernels.packing import PANEL, PackedWeights, Sizes, padded
-from gte_np.kernels.plan import team_state_size
+from gte_np.kernels.plan import FACTORS, team_state_size
 from gte_np.kernels.processor import LANES, processor
 
 _ALIGNMENT = 64  # bytes of a cache line
@@ -52,6 +52,12 @@ class Workspace:
         }
         scratch = scratch_size(sizes, longest)
         lengths = {name: rows * stride_of(width) for name, width in widths.items()} | {"scratch": scratch * threads}
+        if weights.values_of_word > 1:
+            inner = max(sizes.attention_width, sizes.hidden_width, sizes.inner_width)
+            for name, width in (("hidden", sizes.hidden_width), ("inner", inner)):
+                stride = stride_of(weights.steps(width))
+                self.plan[f"{name}_words_stride"] = stride
+                lengths |= {f"{name}_words": rows * stride, f"{name}_factors": rows * FACTORS}
         self._memory = np.empty(sum(lengths.values()) + _ALIGNMENT // 4, np.float32)
         address = padded(self._memory.ctypes.data, _ALIGNMENT)
         for name, length in lengths.items():

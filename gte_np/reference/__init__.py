@@ -1,6 +1,6 @@
 """The BERT encoder to read, in pure NumPy: the oracle that the kernels are tested against.
 
-Read in this order: `embeddings`, `attention`, `feed_forward`, `layer_norm`, `linear`, `encoder`. Axis letters:
+Read in this order: `embeddings`, `attention`, `feed_forward`, `layer_norm`, `linear`, `encoder`; then `low_precision`. Axis letters:
 B texts, N tokens of all texts laid end to end, T tokens of one text, D hidden size, H heads, K head size (D / H),
 F feed-forward size, L layers, V vocabulary.
 

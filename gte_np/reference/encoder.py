@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from gte_np.checkpoint.config import BertConfig
-from gte_np.checkpoint.weights import BertWeights, to_float32
+from gte_np.checkpoint.weights import BertWeights
 from gte_np.encoder import EncoderOutput, FloatArray
 from gte_np.reference.attention import self_attention
 from gte_np.reference.embeddings import embed
 from gte_np.reference.feed_forward import feed_forward
 from gte_np.reference.layer_norm import layer_norm
 from gte_np.reference.linear import Weights
+from gte_np.reference.low_precision import weights_of
 from gte_np.token_batch import TokenBatch, TokenRows
 
 
 class ReferenceEncoder:
-    """The encoder in float32 NumPy: the `Encoder` that `backend="numpy"` gives."""
+    """The encoder in NumPy: the `Encoder` that `backend="numpy"` gives. `dtype` is that of its linear layers."""
 
-    def __init__(self, config: BertConfig, weights: BertWeights) -> None:
+    def __init__(self, config: BertConfig, weights: BertWeights, dtype: str = "float32") -> None:
         self.config = config
-        self.embeddings = to_float32(weights.embeddings)
-        self.layers = [to_float32(layer) for layer in weights.layers]
+        self.embeddings = weights_of(weights.embeddings, dtype)
+        self.layers = [weights_of(layer, dtype) for layer in weights.layers]
 
     def __call__(
         self, batch: TokenBatch, *, rows: TokenRows | None = None, keep_layers: bool = False
