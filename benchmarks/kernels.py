@@ -241,7 +241,9 @@ def products_of_words(kind: str, values: int) -> dict[str, Any]:
             seconds = run(rows, x, stride_of(steps), factors, weights, steps, scales, out, panels)
             speed = 2 * rows * depth * width / seconds / 1e9
             found.append({"rows": rows, "depth": depth, "width": width, "gops": speed, "of_limit": speed / peak})
-            print(f"{kind} ({rows} x {depth}) @ ({depth} x {width}): {speed:.1f} Gop/s, {speed / peak:.1%}", flush=True)
+            print(
+                f"{kind} ({rows} x {depth}) @ ({depth} x {width}): {speed:.1f} Gop/s, {speed / peak:.1%}", flush=True
+            )
     return {"peak_gops": peak, "matrix_products": found}
 
 

@@ -91,11 +91,16 @@ def export_onnx(folder: Path) -> None:
 
 def quantize_onnx(folder: Path) -> None:
     """Write model_int8.onnx, unless it is there: model.onnx after onnxruntime's dynamic quantisation."""
+    from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     if not (folder / "model_int8.onnx").exists():
         quantize_dynamic(
-            folder / "model.onnx", folder / "model_int8.onnx", weight_type=QuantType.QInt8, per_channel=True
+            folder / "model.onnx",
+            folder / "model_int8.onnx",
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            extra_options={"DefaultTensorType": TensorProto.FLOAT},  # fused operators tell no types
         )
 
 

@@ -23,9 +23,7 @@ def check_backend(backend: str) -> None:
         check_numba()
 
 
-def make_encoder(
-    backend: str, config: BertConfig, weights: BertWeights, dtype: str, threads: int | None
-) -> Encoder:
+def make_encoder(backend: str, config: BertConfig, weights: BertWeights, dtype: str, threads: int | None) -> Encoder:
     """Return an encoder of a backend, with linear layers in a dtype; errors as in `check_backend`."""
     check_backend(backend)
     if backend != "numpy":

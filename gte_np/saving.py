@@ -40,7 +40,9 @@ def save_model(model: EmbeddingModel, folder: str | os.PathLike[str]) -> Path:
     """Write a model's files to a folder, which is made if it is not there. See `EmbeddingModel.save_pretrained`."""
     target = Path(folder)
     if target.exists() and any(target.samefile(source) for source in (model.folder, model.transformer_folder)):
-        raise InputError(f"expected another folder than the one the model was loaded from, got {os.fspath(folder)!r}.")
+        raise InputError(
+            f"expected another folder than the one the model was loaded from, got {os.fspath(folder)!r}."
+        )
     target.mkdir(parents=True, exist_ok=True)
     for name in _TOKENIZER_FILES:
         if (model.transformer_folder / name).is_file():
@@ -140,6 +142,7 @@ def _converted(weights: BertWeights, dtype: str) -> Iterator[tuple[str, StoredTe
     for prefix, tensors in groups:
         for name, tensor in tensors.items():
             converted = to_dtype(tensor, dtype) if name in MATRICES else tensor
+            tensor.forget_pages()
             yield prefix + name, StoredTensor(converted.dtype, converted.data)
             if converted.scale is not None:
                 yield scale_of(prefix + name), StoredTensor("float32", converted.scale)
@@ -160,7 +163,10 @@ def write_safetensors(tensors: dict[str, StoredTensor], path: Path) -> None:
 def _replace(path: Path, write: Any) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # what the user's files have: safetensors' are for nobody else to read
         write(part)
+        part.chmod(mode)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -284,7 +284,8 @@ class Alone:
     def __init__(self, folder: Path, dtype: str) -> None:
         config, weights = loaded(folder)
         self.models = {
-            threads: BertModel(config, weights, backend="numba", dtype=dtype, threads=threads) for threads in (1, 2, 4)
+            threads: BertModel(config, weights, backend="numba", dtype=dtype, threads=threads)
+            for threads in (1, 2, 4)
         }
         random = np.random.default_rng(0)
         self.ids = [random.integers(0, 200, int(random.integers(1, 65))).tolist() for _ in range(TEXTS)]

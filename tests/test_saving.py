@@ -132,9 +132,7 @@ def test_an_unknown_dtype_in_the_configuration_is_an_error(folder: Path) -> None
         EmbeddingModel(folder)
 
 
-def test_quantize_on_the_command_line(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_quantize_on_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved = tmp_path / "saved"
     assert main(["quantize", str(folder), "-o", str(saved)]) == 0
     out = capsys.readouterr().out

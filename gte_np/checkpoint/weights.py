@@ -152,7 +152,11 @@ def _differences(tensors: dict[str, StoredTensor], shapes: dict[str, tuple[int, 
 
 
 def _not_finite(tensors: dict[str, StoredTensor]) -> Iterable[str]:
-    return (f"{name} holds NaN or infinite values" for name, tensor in tensors.items() if not is_finite(tensor))
+    for name, tensor in tensors.items():
+        finite = is_finite(tensor)
+        tensor.forget_pages()  # else all of the file would be in memory at once
+        if not finite:
+            yield f"{name} holds NaN or infinite values"
 
 
 def is_finite(tensor: StoredTensor) -> bool:

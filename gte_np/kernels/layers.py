@@ -213,9 +213,7 @@ def steps_of(matrices: Pointer, features: int) -> int:
 
 
 @kernel
-def narrow(
-    matrices: Pointer, team: Team, step: int, rows: int, x: Matrix, width: int, operand: Operand
-) -> None:
+def narrow(matrices: Pointer, team: Team, step: int, rows: int, x: Matrix, width: int, operand: Operand) -> None:
     """Write what products with `matrices` read of (rows, width), if that is something else."""
     if values_of_word(matrices) > 1:
         tasks = tasks_of(rows)

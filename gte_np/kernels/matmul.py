@@ -297,9 +297,7 @@ def _scaled_row(
     for total, column in zip(sums, columns, strict=True):
         pointer = builder.bitcast(element_at(builder, word, column.first), shift.type.as_pointer())
         weights = builder.ashr(builder.shl(builder.load(pointer, align=4), shift), filled(24, shift.type))
-        value = multiply_add(
-            builder, rest, builder.sitofp(weights, _FLOATS), builder.sitofp(total, _FLOATS)
-        )
+        value = multiply_add(builder, rest, builder.sitofp(weights, _FLOATS), builder.sitofp(total, _FLOATS))
         value = multiply_add(builder, below_zero, column.weight_sums, value)
         scaled.append(multiply_add(builder, value, builder.fmul(scale, column.scale), column.bias))
     return scaled

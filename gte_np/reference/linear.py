@@ -17,5 +17,7 @@ Weights = Mapping[str, Any]
 def linear(x: FloatArray, weights: Weights, name: str) -> FloatArray:
     """x W^T + b: (N, in) -> (N, out), as torch.nn.Linear, which stores W as (out, in)."""
     weight = weights[f"{name}.weight"]
-    product: FloatArray = x @ weight.T if isinstance(weight, np.ndarray) else weight.multiply(x)  # (N, in) -> (N, out)
+    product: FloatArray = (
+        x @ weight.T if isinstance(weight, np.ndarray) else weight.multiply(x)
+    )  # (N, in) -> (N, out)
     return product + weights[f"{name}.bias"]
