@@ -13,11 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import types
-from numpy.typing import NDArray
-
 from llvmlite import ir
+from numba import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from benchmarks.compare import RESULTS, environment
 from benchmarks.models import SHAPES

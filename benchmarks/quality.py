@@ -1,8 +1,8 @@
 """What fewer bits cost and buy, on published weights and real sentences: python -m benchmarks.quality.
 
-all-MiniLM-L6-v2 encodes 3,000 sentences with each engine and dtype, each in a process of its own, in turns. Vectors are
-compared with those of float32: their cosines, and how alike the rankings are, by the ten nearest sentences of each and
-by Spearman's correlation of all similarities. The last line is JSON, which is also written to
+all-MiniLM-L6-v2 encodes 3,000 sentences with each engine and dtype, each in a process of its own, in turns. Vectors
+are compared with those of float32: their cosines, and how alike the rankings are, by the ten nearest sentences of
+each and by Spearman's correlation of similarities. The last line is JSON, which is also written to
 benchmarks/results/quality.json.
 """
 
@@ -81,7 +81,7 @@ def _nearest(vectors: FloatArray) -> Any:
 def spearman(first: FloatArray, second: FloatArray) -> float:
     """The correlation of the ranks of all values; equal values are so rare that their order does not matter."""
     ranks = [values.reshape(-1).argsort().argsort() for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def main() -> None:
     README.write_text(readme, encoding="utf-8")
     plot(results)
     plot_quality(quality)
-    figures = {model: ratios(result) for model, result in results["models"].items()}
+    figures: dict[str, Any] = {model: ratios(result) for model, result in results["models"].items()}
     figures |= {f"{model}, fewer bits": fewer_bits_ratios(result) for model, result in fewer_bits["models"].items()}
     print(json.dumps(figures))
 

@@ -44,7 +44,7 @@ def _sentences(folder: Path) -> Workload:
     """What `scripts.fetch_sentences` fetched."""
     texts = json.loads(SENTENCES.read_text("utf-8"))
     tokens = Tokenizer.from_folder(folder).tokenize(texts, 256)
-    return Workload(texts, [ids.tolist() for ids in tokens])
+    return Workload(texts, [tokens[text].tolist() for text in range(len(texts))])
 
 
 def mixed_lengths(count: int) -> list[int]:

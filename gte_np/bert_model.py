@@ -17,6 +17,7 @@ from gte_np.checkpoint.hub import resolve_model
 from gte_np.checkpoint.weights import BertWeights, read_weights, to_float32
 from gte_np.encoder import EncoderOutput, FloatArray
 from gte_np.errors import CheckpointError, InputError
+from gte_np.low_precision import MOST_FEATURES
 from gte_np.reference.pooler import pool_first_token
 from gte_np.token_batch import TokenBatch, TokenRows
 
@@ -191,7 +192,10 @@ def check_options(backend: str, dtype: str | None, threads: int | None) -> None:
 def _choose_dtype(dtype: str | None, config: BertConfig, weights: BertWeights) -> str:
     if weights.is_quantized and dtype not in (None, "int8"):
         raise InputError(f"expected dtype int8 or None for weights that were saved in int8, got {dtype}.")
-    return dtype or ("int8" if weights.is_quantized else config.dtype)
+    dtype = dtype or ("int8" if weights.is_quantized else config.dtype)
+    if dtype == "int8" and max(config.hidden_size, config.intermediate_size) > MOST_FEATURES:
+        raise InputError(f"expected at most {MOST_FEATURES} features in a layer for int8: use bfloat16.")
+    return dtype
 
 
 def _integers(values: ArrayLike, name: str) -> NDArray[np.integer]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gte_np.backend import BACKENDS
 from gte_np.checkpoint.config import DTYPES
+from gte_np.checkpoint.names import scale_of
 from gte_np.checkpoint.weights import find_weights, read_tensors
 from gte_np.doctor import report
 from gte_np.embedding_model import EmbeddingModel
@@ -271,11 +272,15 @@ def _info(options: argparse.Namespace) -> None:
     model = _load(options)
     weights = find_weights(model.transformer_folder)
     tensors = read_tensors(weights)
+    scales = {scale_of(name) for name in tensors}
     facts: dict[str, Any] = vars(model.bert.config) | {
+        "dtype": model.bert.dtype,
         "folder": str(model.folder),
         "weights": weights.name,
         "tensor_dtypes": dict(Counter(tensor.dtype for tensor in tensors.values())),
-        "parameters": sum(tensor.data.size for tensor in tensors.values() if tensor.dtype != "int64"),
+        "parameters": sum(
+            tensor.data.size for name, tensor in tensors.items() if tensor.dtype != "int64" and name not in scales
+        ),
         "pooling": list(model.pooling_modes),
         "modules_after_pooling": [type(module).__name__ for module in model.modules],
         "embedding_dimension": model.get_sentence_embedding_dimension(),

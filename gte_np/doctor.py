@@ -70,7 +70,10 @@ def _kernels() -> str:
     except (ImportError, GteError) as error:
         return f"none: {error}"
     found = next((str(folder) for folder in cache_folders() if list(folder.glob("encode_*.o"))), "nowhere yet")
-    return f"{processor().name}, vectors of {processor().vector_width}, compiled in {found}"
+    here = processor()
+    names = {"bfloat16": here.has_dot_bfloat16, "int8": here.has_dot_int8 or here.has_signed_dot_int8}
+    products = " and ".join(name for name, is_there in names.items() if is_there) or "neither bfloat16 nor int8"
+    return f"{here.name}, vectors of {here.vector_width}, dot products of {products}, compiled in {found}"
 
 
 def _numpy_features() -> str:

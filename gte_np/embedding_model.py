@@ -39,16 +39,18 @@ class EmbeddingModel:
 
     `name_or_path` is a folder, or a name on the hub; `revision`, `cache_dir`, `local_files_only` and `token` are for
     the hub. `backend` is "numpy", "numba", or "auto" for the best one there is. `dtype` is that of the arithmetic in
-    linear layers, "float32", "bfloat16" or "int8": by default what the model was saved in, or float32. `truncate_dim` keeps only the first
-    dimensions of each vector. `prompts` maps names to texts that go before a sentence, and `default_prompt_name` is
-    the one that `encode` takes by itself. `pooling` ("cls", "mean", ...) overrides what the repository says.
+    linear layers, "float32", "bfloat16" or "int8": by default what the model was saved in, or float32. `truncate_dim`
+    keeps only the first dimensions of each vector. `prompts` maps names to texts that go before a sentence, and
+    `default_prompt_name` is the one that `encode` takes by itself. `pooling` ("cls", "mean", ...) overrides what the
+    repository says.
 
     A model of `KNOWN_MODELS` that is named as there also has that table's prompts, unless its repository has others;
     a folder has those of its files only.
 
     Its parts can be used by themselves: `tokenizer`, `bert` (a BertModel), `pooling_modes` and `modules` (what comes
     after pooling). `folder` is where the files are, and `transformer_folder` where config.json is among them.
-    `do_lower_case` is whether texts are put in lower case before the tokenizer sees them. `prompts` and `default_prompt_name` may be changed.
+    `do_lower_case` is whether texts are put in lower case before the tokenizer sees them. `prompts` and
+    `default_prompt_name` may be changed.
 
     Raises ModelNotFoundError if the model is not there, CheckpointError if its files are damaged,
     UnsupportedModelError if they ask for what is not implemented, and InputError for arguments that do not fit it.

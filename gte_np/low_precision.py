@@ -14,6 +14,9 @@ from gte_np.checkpoint.stored_tensor import StoredTensor
 # Names in a layer, or among the embeddings, of what is stored in fewer bits.
 MATRICES = (WORDS, *(name for name, axes in LAYER.items() if len(axes) == 2))
 
+# The most input features of an int8 matrix: 32 bits hold the sum of so many products of 255 and -128.
+MOST_FEATURES = 2**31 // (255 * 128)
+
 _LARGEST = 127
 _SMALLEST_SCALE = np.float32(1e-30)  # of a row of zeros, say
 _ELEMENTS_AT_ONCE = 1 << 18  # they stay in a cache

@@ -299,7 +299,9 @@ def test_a_repository_without_weights(hub: HubServer, repository: Path) -> None:
     (repository / "model.safetensors").unlink()
     (repository / "pytorch_model.bin").unlink()
     make_repository(repository, "2_Dense/config.json", "2_Dense/model.safetensors", SAFE_SHARDS[0])
-    with pytest.raises(ModelNotFoundError, match=r"no weights \(model.safetensors or pytorch_model.bin, or the"):
+    with pytest.raises(
+        ModelNotFoundError, match=r"no weights \(model.safetensors, pytorch_model.bin, model_int8.safetensors, or the"
+    ):
         resolve_model(NAME)
     assert hub.files() == []
 

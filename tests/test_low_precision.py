@@ -6,14 +6,26 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from llvmlite import ir
 
-from gte_np.kernels import arithmetic
-from gte_np.kernels.matmul import PANEL, TILE_ROWS, Linear, Matrix, Operand, linear_panel
+from gte_np.kernels import arithmetic, matmul
+from gte_np.kernels.matmul import (
+    PANEL,
+    TILE_ROWS,
+    Linear,
+    Matrix,
+    Operand,
+    int8_product,
+    linear_panel,
+    operand_at,
+    tile_product,
+)
 from gte_np.kernels.narrow import narrow_row
-from gte_np.kernels.processor import LANES
-from gte_np.kernels.simd import MATRIX_TYPES, Pointer, pointer_to
+from gte_np.kernels.processor import LANES, processor
+from gte_np.kernels.simd import MATRIX_TYPES, Pointer, offset, pointer_to, smaller
 from gte_np.low_precision import quantize_rows, round_to_bfloat16, to_dtype
 from gte_np.reference.low_precision import quantize_tokens
 from tests.checkpoints import to_stored
@@ -148,6 +160,44 @@ def test_nan_stays_nan() -> None:
 # --- products -----------------------------------------------------------------------------------------------------
 
 
+def tiles_of(kind: str) -> Callable[..., None]:
+    """`linear_panel` for packed weights, as a new function: those of the package are compiled once in a process."""
+
+    def int8_tiles(
+        rows: int,
+        x: Pointer,
+        stride: int,
+        factors: Pointer,
+        panel: Pointer,
+        bias: Pointer,
+        scales: Pointer,
+        steps: int,
+        out: Pointer,
+    ) -> None:
+        operand, linear, target = Operand(Matrix(x, stride), factors), Linear(panel, bias, scales, steps, 1), out
+        for row in range(0, rows, TILE_ROWS):
+            height = smaller(TILE_ROWS, rows - row)
+            int8_product(height, operand_at(operand, row), linear, Matrix(offset(target, row * PANEL), PANEL))
+
+    def bfloat16_tiles(
+        rows: int,
+        x: Pointer,
+        stride: int,
+        factors: Pointer,
+        panel: Pointer,
+        bias: Pointer,
+        scales: Pointer,
+        steps: int,
+        out: Pointer,
+    ) -> None:
+        for row in range(0, rows, TILE_ROWS):
+            source, target = Matrix(offset(x, row * stride), stride), Matrix(offset(out, row * PANEL), PANEL)
+            height = smaller(TILE_ROWS, rows - row)
+            tile_product(height, source, Matrix(panel, PANEL), steps, bias, target, None)
+
+    return int8_tiles if kind == "int8x4" else bfloat16_tiles
+
+
 def _linear(
     rows: int,
     x: Pointer,
@@ -163,14 +213,16 @@ def _linear(
     linear_panel(rows, operand, Linear(panel, bias, scales, steps, 1), Matrix(out, PANEL), out)
 
 
-def linear_of(kind: str) -> Callable[..., None]:
+def types_of(kind: str) -> tuple[Any, ...]:
+    """Those of the arguments of these functions."""
+    matrices = pointer_to(MATRIX_TYPES[kind])
+    return INTEGER, FLOATS, INTEGER, FLOATS, matrices, FLOATS, FLOATS, INTEGER, FLOATS
+
+
+@cache
+def compiled_linear(kind: str) -> Callable[..., None]:
     """`linear_panel` for packed weights."""
-    return compiled(
-        _linear, INTEGER, FLOATS, INTEGER, FLOATS, pointer_to(MATRIX_TYPES[kind]), *[FLOATS] * 2, INTEGER, FLOATS
-    )
-
-
-compiled_linear = cache(linear_of)
+    return compiled(_linear, *types_of(kind))
 
 
 def product(run: Callable[..., None], x: Any, weights: Any, bias: Any, factors: Any, scales: Any) -> Any:
@@ -225,25 +277,40 @@ def test_int8_products(depth: int, extreme: bool) -> None:
         assert (np.abs(found - exact) <= bound).all()
 
 
-INT8_PATHS = {
-    "dot": arithmetic.DotInt8,
-    "pairs of 16 bits": arithmetic.PairsOfInt16,
-    "plain": arithmetic.PlainInt8,
-}
+def int8_paths() -> dict[str, arithmetic.Arithmetic]:
+    """All ways to multiply bytes that this processor has."""
+    here = processor()
+    paths: dict[str, arithmetic.Arithmetic] = {"plain": arithmetic.PlainInt8()}
+    widths = [lanes for lanes in (4, 8, 16) if lanes <= here.vector_width]
+    if here.is_x86:
+        paths |= {f"pairs of 16 bits, {lanes} lanes": arithmetic.PairsOfInt16(lanes) for lanes in widths}
+    if here.has_dot_int8:
+        paths |= {f"dot, {lanes} lanes": arithmetic.DotInt8(lanes) for lanes in widths}
+    return paths
 
 
-@pytest.mark.parametrize("path", INT8_PATHS)
-def test_all_paths_of_int8_give_the_same_bits(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if path == "dot" and not arithmetic.processor().has_dot_int8:
-        return  # this processor cannot run it
-    if path == "pairs of 16 bits" and not arithmetic.processor().is_x86:
-        return
-    monkeypatch.setattr(arithmetic, "_int8_arithmetic", lambda _: INT8_PATHS[path]())
-    run = linear_of("int8x4")
+@pytest.mark.parametrize("path", int8_paths().values(), ids=int8_paths())
+def test_all_paths_of_int8_give_the_same_bits(path: arithmetic.Arithmetic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "_int8_arithmetic", lambda _: path)
+    run = compiled(tiles_of("int8x4"), *types_of("int8x4"))
     for rows, depth in ((1, 7), (TILE_ROWS, 384), (100, 1030)):
         for extreme in (False, True):
             inputs = int8_inputs(rows, depth, extreme)
             assert same_bits(product(run, *inputs), product(compiled_linear("int8x4"), *inputs))
+
+
+def test_arm_gets_its_instruction() -> None:
+    words = ir.VectorType(ir.IntType(32), LANES)
+    function = ir.Function(ir.Module(), ir.FunctionType(words, [words] * 3), "add")
+    builder = ir.IRBuilder(function.append_basic_block())
+    value, weights, total = function.args
+    builder.ret(arithmetic.SignedDotInt8().add(builder, value, weights, total))
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    target = llvm.Target.from_triple("aarch64-unknown-linux-gnu")
+    machine = target.create_target_machine(cpu="neoverse-n1", features="+dotprod", opt=2)
+    assembly = machine.emit_assembly(llvm.parse_assembly(str(function.module)))
+    assert assembly.count("\tsdot\t") == LANES // 4
 
 
 def bfloat16_inputs(rows: int, depth: int) -> tuple[Any, ...]:
@@ -264,9 +331,8 @@ def test_bfloat16_products(depth: int) -> None:
 
 
 def test_both_paths_of_bfloat16_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arithmetic, "arithmetic_of", lambda _: arithmetic.WidenedBfloat16())
-    monkeypatch.setattr("gte_np.kernels.matmul.arithmetic_of", lambda _: arithmetic.WidenedBfloat16())
-    run = linear_of("bfloat16x2")
+    monkeypatch.setattr(matmul, "arithmetic_of", lambda _: arithmetic.WidenedBfloat16())
+    run = compiled(tiles_of("bfloat16x2"), *types_of("bfloat16x2"))
     for rows, depth in ((1, 7), (TILE_ROWS, 384), (100, 1030)):
         inputs = bfloat16_inputs(rows, depth)
         assert same_bits(product(run, *inputs), product(compiled_linear("bfloat16x2"), *inputs))

@@ -85,7 +85,8 @@ def test_only_the_hub_module_knows_the_hub() -> None:
 
 
 def test_the_reference_imports_numpy_and_little_else() -> None:
-    allowed = {"__future__", "collections.abc", "math", "numpy", "numpy.typing", "numpy.polynomial"}
+    allowed = {"__future__", "collections.abc", "dataclasses", "math", "typing"}
+    allowed |= {"numpy", "numpy.typing", "numpy.polynomial"}
     for path in (PACKAGE / "reference").glob("*.py"):
         assert {name for name in imports(path) if not name.startswith("gte_np")} <= allowed
 
@@ -110,7 +111,10 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 
 
 @pytest.mark.parametrize("snippet", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_python_in_the_readme(snippet: str, hub: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_in_the_readme(
+    snippet: str, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a snippet may save a model
     exec(compile(snippet, "README.md", "exec"), {})
     assert capsys.readouterr().out
     assert "model.safetensors" in hub.files("GET")

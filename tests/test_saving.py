@@ -14,8 +14,8 @@ from gte_np.checkpoint.safetensors import read_safetensors
 from gte_np.checkpoint.stored_tensor import StoredTensor
 from gte_np.cli import main
 from gte_np.saving import write_safetensors
-from tests.compiled import same_bits
 from tests.checkpoints import small_model, write_modules
+from tests.compiled import same_bits
 from tests.layouts import write_layout
 from tests.texts import ORDINARY
 
@@ -83,6 +83,13 @@ def test_int8_weights_have_no_other_dtype(folder: Path, tmp_path: Path) -> None:
     for dtype in ("float32", "bfloat16"):
         with pytest.raises(InputError, match=f"dtype int8 or None .* got {dtype}"):
             EmbeddingModel(tmp_path / "saved", dtype=dtype)
+
+
+def test_int8_is_refused_where_sums_could_overflow(tmp_path: Path) -> None:
+    published = small_model(tmp_path, hidden_size=4, num_attention_heads=1, intermediate_size=65794)
+    with pytest.raises(InputError, match="at most 65793 features"):
+        EmbeddingModel(published, dtype="int8")
+    assert EmbeddingModel(published, dtype="bfloat16").bert.dtype == "bfloat16"
 
 
 def test_the_folder_that_it_came_from_is_not_overwritten(folder: Path) -> None:

@@ -33,7 +33,7 @@ _DESCRIPTION = re.compile(
 _MODULE_CONFIG = re.compile(r"(\d+_\w+/)config\.json", re.ASCII)
 _ENCODER_WEIGHTS = re.compile(r"(0_\w+/)?(model|pytorch_model)[\w-]*\.(safetensors|bin)", re.ASCII)
 _ENCODER_CONFIG = re.compile(r"(0_\w+/)?config\.json", re.ASCII)
-_ANY_WEIGHTS = f"weights ({' or '.join(WEIGHT_FILES)}, or the .index.json of one and all its shards)"
+_ANY_WEIGHTS = f"weights ({', '.join(WEIGHT_FILES)}, or the .index.json of one and all its shards)"
 
 
 def resolve_model(

@@ -133,10 +133,11 @@ def _with_scales(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     joined = dict(tensors)
     for name, tensor in tensors.items():
         scale = tensors.get(scale_of(name))
-        if tensor.dtype == "int8" and scale is not None and scale.dtype == "float32":
-            if scale.shape == tensor.shape[:1] and len(tensor.shape) == 2:
-                joined[name] = StoredTensor("int8", tensor.data, scale.data)
-                del joined[scale_of(name)]
+        if scale is None or (tensor.dtype, scale.dtype) != ("int8", "float32"):
+            continue
+        if len(tensor.shape) == 2 and scale.shape == tensor.shape[:1]:
+            joined[name] = StoredTensor("int8", tensor.data, scale.data)
+            del joined[scale_of(name)]
     return joined
 
 

@@ -1,13 +1,14 @@
 """What a matrix product does in one step, for each kind of weights, and how the processor does it best.
 
-In a step, one word (32 bits) of a row of x meets PANEL words of weights: one value with one, two bfloat16 with two, or
-four unsigned bytes with four signed ones. All kinds of one name give the same sums, whatever the instructions: those
-of whole numbers exactly, those of bfloat16 as long as no product is below 1e-38.
+In a step, one word (32 bits) of a row of x meets PANEL words of weights: one value with one, two bfloat16 with two,
+or four unsigned bytes with four signed ones. All ways to do one of these give the same sums, whatever the
+instructions: those of whole numbers exactly, those of bfloat16 as long as no product is below 1e-38.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -24,17 +25,20 @@ _SHORTS = ir.VectorType(ir.IntType(16), 2 * LANES)
 _OCTETS = ir.VectorType(ir.IntType(8), 4 * LANES)
 
 
-class Arithmetic(Protocol):
+class Arithmetic(ABC):
     """One kind of step. A sum is a vector of `sums`, of 16 lanes."""
 
     sums: ir.VectorType
 
+    @abstractmethod
     def weights(self, builder: ir.IRBuilder, pointer: ir.Value) -> Value:
         """16 words of weights, ready to be multiplied."""
 
+    @abstractmethod
     def value(self, builder: ir.IRBuilder, word: ir.Value) -> Value:
         """A word of x, which is a float32 to LLVM, in all lanes."""
 
+    @abstractmethod
     def add(self, builder: ir.IRBuilder, value: Value, weights: Value, total: ir.Value) -> ir.Value:
         """total + value * weights."""
 
@@ -50,13 +54,14 @@ def arithmetic_of(stored: Any) -> Arithmetic:
 
 def _int8_arithmetic(target: Processor) -> Arithmetic:
     if target.has_dot_int8:
-        return DotInt8()
+        return DotInt8(target.vector_width)
     if target.is_x86:
-        return PairsOfInt16()
+        is_narrower = target.vector_width == 16 and not target.has("avx512bw")
+        return PairsOfInt16(8 if is_narrower else target.vector_width)
     return SignedDotInt8() if target.has_signed_dot_int8 else PlainInt8()
 
 
-class Float32:
+class Float32(Arithmetic):
     """float32, with weights that are stored in 16 bits widened."""
 
     sums = _FLOATS
@@ -74,7 +79,7 @@ class Float32:
         return multiply_add(builder, value, weights, total)
 
 
-class _Words:
+class _Words(Arithmetic):
     """Words as they are."""
 
     def weights(self, builder: ir.IRBuilder, pointer: ir.Value) -> Value:
@@ -85,7 +90,7 @@ class _Words:
 
 
 class DotBfloat16(_Words):
-    """x86's instruction for sums of two products of bfloat16: a fused multiply-add of the second, then of the first."""
+    """x86's instruction for sums of two products of bfloat16: it multiplies and adds the second, then the first."""
 
     sums = _FLOATS
 
@@ -122,9 +127,12 @@ class DotInt8(_Words):
 
     sums = _WORDS
 
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+
     def add(self, builder: ir.IRBuilder, value: Value, weights: Value, total: ir.Value) -> ir.Value:
-        lanes = processor().vector_width
-        return _in_parts(builder, lanes, f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", total, value, weights)
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
+        return _in_parts(builder, self.lanes, name, total, value, weights)
 
 
 class PairsOfInt16(_Words):
@@ -134,6 +142,9 @@ class PairsOfInt16(_Words):
     """
 
     sums = _WORDS
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
 
     def weights(self, builder: ir.IRBuilder, pointer: ir.Value) -> Value:
         shorts = builder.bitcast(super().weights(builder, pointer), _SHORTS)
@@ -145,12 +156,9 @@ class PairsOfInt16(_Words):
         return builder.and_(shorts, filled(0xFF, _SHORTS)), builder.lshr(shorts, filled(8, _SHORTS))
 
     def add(self, builder: ir.IRBuilder, value: Value, weights: Value, total: ir.Value) -> ir.Value:
-        lanes = processor().vector_width
-        if lanes == 16 and not processor().has("avx512bw"):
-            lanes = 8
-        name = {16: "avx512.pmaddw.d.512", 8: "avx2.pmadd.wd", 4: "sse2.pmadd.wd"}[lanes]
+        name = {16: "avx512.pmaddw.d.512", 8: "avx2.pmadd.wd", 4: "sse2.pmadd.wd"}[self.lanes]
         for x, weight in zip(value, weights, strict=True):
-            total = builder.add(total, _in_parts(builder, lanes, f"llvm.x86.{name}", x, weight, result=_WORDS))
+            total = builder.add(total, _in_parts(builder, self.lanes, f"llvm.x86.{name}", x, weight, result=_WORDS))
         return total
 
 

@@ -187,7 +187,7 @@ def prefetch_bytes(builder: ir.IRBuilder, pointer: ir.Value, distance: int) -> N
     kind = ir.FunctionType(ir.VoidType(), [_BYTES, _INT32, _INT32, _INT32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
     address = element_at(builder, builder.bitcast(pointer, _BYTES), distance)
-    builder.call(function, [address, _INT32(0), _INT32(3), _INT32(1)])  # to read, keep in all caches, data
+    builder.call(function, [address, _INT32(0), _INT32(2), _INT32(1)])  # to read, keep in the second cache, data
 
 
 # --- memory -------------------------------------------------------------------------------------------------------
