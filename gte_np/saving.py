@@ -17,7 +17,7 @@ from gte_np.checkpoint.json_file import read_json_object
 from gte_np.checkpoint.names import INT8_FILE, WEIGHT_FILES, layer_prefix, scale_of
 from gte_np.checkpoint.sentence_config import POOLING_FLAGS
 from gte_np.checkpoint.stored_tensor import StoredTensor
-from gte_np.checkpoint.weights import BertWeights, find_weights, read_weights
+from gte_np.checkpoint.weights import BertWeights, find_weights, read_weights, shards_of
 from gte_np.errors import InputError
 from gte_np.low_precision import MATRICES, to_dtype
 from gte_np.modules import Dense, Module
@@ -131,9 +131,7 @@ def _write_weights(model: EmbeddingModel, target: Path) -> None:
 
 def _weight_files(folder: Path) -> list[Path]:
     path = find_weights(folder)
-    if path.suffix != ".json":
-        return [path]
-    return [path, *(folder / name for name in sorted(set(read_json_object(path)["weight_map"].values())))]
+    return [path, *shards_of(path)] if path.suffix == ".json" else [path]
 
 
 def _converted(weights: BertWeights, dtype: str) -> Iterator[tuple[str, StoredTensor]]:

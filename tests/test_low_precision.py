@@ -25,7 +25,7 @@ from gte_np.kernels.matmul import (
 )
 from gte_np.kernels.narrow import narrow_row
 from gte_np.kernels.processor import LANES, processor
-from gte_np.kernels.simd import MATRIX_TYPES, Pointer, offset, pointer_to, smaller
+from gte_np.kernels.simd import MATRIX_TYPES, Pointer, offset, pointer_to, smaller, values_of_word
 from gte_np.low_precision import quantize_rows, round_to_bfloat16, to_dtype
 from gte_np.reference.low_precision import quantize_tokens
 from tests.checkpoints import to_stored
@@ -163,7 +163,7 @@ def test_nan_stays_nan() -> None:
 def tiles_of(kind: str) -> Callable[..., None]:
     """`linear_panel` for packed weights, as a new function: those of the package are compiled once in a process."""
 
-    def int8_tiles(
+    def tiles(
         rows: int,
         x: Pointer,
         stride: int,
@@ -174,28 +174,16 @@ def tiles_of(kind: str) -> Callable[..., None]:
         steps: int,
         out: Pointer,
     ) -> None:
-        operand, linear, target = Operand(Matrix(x, stride), factors), Linear(panel, bias, scales, steps, 1), out
+        operand, linear = Operand(Matrix(x, stride), factors), Linear(panel, bias, scales, steps, 1)
         for row in range(0, rows, TILE_ROWS):
-            height = smaller(TILE_ROWS, rows - row)
-            int8_product(height, operand_at(operand, row), linear, Matrix(offset(target, row * PANEL), PANEL))
+            height, source = smaller(TILE_ROWS, rows - row), operand_at(operand, row)
+            target = Matrix(offset(out, row * PANEL), PANEL)
+            if values_of_word(panel) == 4:
+                int8_product(height, source, linear, target)
+            else:
+                tile_product(height, source.words, Matrix(panel, PANEL), steps, bias, target, None)
 
-    def bfloat16_tiles(
-        rows: int,
-        x: Pointer,
-        stride: int,
-        factors: Pointer,
-        panel: Pointer,
-        bias: Pointer,
-        scales: Pointer,
-        steps: int,
-        out: Pointer,
-    ) -> None:
-        for row in range(0, rows, TILE_ROWS):
-            source, target = Matrix(offset(x, row * stride), stride), Matrix(offset(out, row * PANEL), PANEL)
-            height = smaller(TILE_ROWS, rows - row)
-            tile_product(height, source, Matrix(panel, PANEL), steps, bias, target, None)
-
-    return int8_tiles if kind == "int8x4" else bfloat16_tiles
+    return compiled(tiles, *types_of(kind))
 
 
 def _linear(
@@ -293,7 +281,7 @@ def int8_paths() -> dict[str, arithmetic.Arithmetic]:
 def test_all_paths_of_int8_give_the_same_bits(path: arithmetic.Arithmetic, monkeypatch: pytest.MonkeyPatch) -> None:
     best = compiled_linear("int8x4")  # compiled before another path is put in its place
     monkeypatch.setattr(arithmetic, "_int8_arithmetic", lambda _: path)
-    run = compiled(tiles_of("int8x4"), *types_of("int8x4"))
+    run = tiles_of("int8x4")
     for rows, depth in ((1, 7), (TILE_ROWS, 384), (100, 1030)):
         for extreme in (False, True):
             inputs = int8_inputs(rows, depth, extreme)
@@ -334,7 +322,7 @@ def test_bfloat16_products(depth: int) -> None:
 def test_both_paths_of_bfloat16_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     best = compiled_linear("bfloat16x2")  # compiled before the other path is put in its place
     monkeypatch.setattr(matmul, "arithmetic_of", lambda _: arithmetic.WidenedBfloat16())
-    run = compiled(tiles_of("bfloat16x2"), *types_of("bfloat16x2"))
+    run = tiles_of("bfloat16x2")
     for rows, depth in ((1, 7), (TILE_ROWS, 384), (100, 1030)):
         inputs = bfloat16_inputs(rows, depth)
         assert same_bits(product(run, *inputs), product(best, *inputs))

@@ -102,18 +102,29 @@ def read_tensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def _read_shards(index: Path) -> dict[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    for shard in shards_of(index):
+        tensors |= read_tensors(shard)
+    return tensors
+
+
+def shards_of(index: Path) -> list[Path]:
+    """The files that an index.json lists.
+
+    Raises CheckpointError unless they lie beside it, and ModelNotFoundError if one is not there.
+    """
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: expected an object weight_map of tensor name to file name, found none.")
-    tensors: dict[str, StoredTensor] = {}
+    shards = []
     for name in sorted({str(file) for file in weight_map.values()}):
         if not _SHARD_NAME.fullmatch(name):
             raise CheckpointError(f"{index}: expected file names beside the index in weight_map, got {name!r:.80}.")
         shard = index.with_name(name)
         if not shard.is_file():
             raise ModelNotFoundError(f"{shard}: listed in {index.name}, but not there. Download it again.")
-        tensors |= read_tensors(shard)
-    return tensors
+        shards.append(shard)
+    return shards
 
 
 def _canonical(tensors: dict[str, StoredTensor], path: Path) -> dict[str, StoredTensor]:

@@ -42,6 +42,10 @@ class Arithmetic(ABC):
     def add(self, builder: ir.IRBuilder, value: Value, weights: Value, total: ir.Value) -> ir.Value:
         """total + value * weights."""
 
+    def first(self, builder: ir.IRBuilder, weight_sums: ir.Value) -> ir.Value:
+        """With what a sum in int8 begins; `weight_sums` are the float32 sums of each column's weights."""
+        return filled(0, self.sums)
+
 
 def arithmetic_of(stored: Any) -> Arithmetic:
     """The arithmetic for weights of a Numba type of `MATRIX_TYPES`, on this processor."""
@@ -165,7 +169,7 @@ class PairsOfInt16(_Words):
 class SignedDotInt8(_Words):
     """ARM's sums of four products of signed bytes.
 
-    x is unsigned, and 128 less is signed: the sums begin with what that leaves out, see `first_sums`.
+    x is unsigned, and 128 less is signed: the sums begin with what that leaves out.
     """
 
     sums = _WORDS
@@ -176,6 +180,9 @@ class SignedDotInt8(_Words):
     def add(self, builder: ir.IRBuilder, value: Value, weights: Value, total: ir.Value) -> ir.Value:
         octets = builder.bitcast(value, _OCTETS), builder.bitcast(weights, _OCTETS)
         return _in_parts(builder, 4, "llvm.aarch64.neon.sdot.v4i32.v16i8", total, *octets)
+
+    def first(self, builder: ir.IRBuilder, weight_sums: ir.Value) -> ir.Value:
+        return builder.fptosi(builder.fmul(weight_sums, filled(128.0)), _WORDS)
 
 
 class PlainInt8(_Words):
@@ -190,13 +197,6 @@ class PlainInt8(_Words):
             weight = builder.ashr(builder.shl(weights, filled(24 - shift, _WORDS)), top)
             total = builder.add(total, builder.mul(x, weight))
         return total
-
-
-def first_sums(builder: ir.IRBuilder, arithmetic: Arithmetic, weight_sums: ir.Value) -> ir.Value:
-    """With what a sum of products of bytes begins; `weight_sums` are the float32 sums of each column's weights."""
-    if isinstance(arithmetic, SignedDotInt8):
-        return builder.fptosi(builder.fmul(weight_sums, filled(128.0)), _WORDS)
-    return filled(0, _WORDS)
 
 
 def _in_parts(

@@ -87,20 +87,22 @@ def encode(plan: Plan, layers: Pointer, matrices: Pointer, rank: int) -> None:
 
 @kernel
 def hidden_operand(plan: Plan, matrices: Pointer, values: Matrix) -> Operand:
-    """What products with `matrices` read of (N, D): the values, or where they are written in fewer bits."""
-    factors = floats_at(plan.hidden_factors)
-    if values_of_word(matrices) > 1:
-        return Operand(Matrix(floats_at(plan.hidden_words), plan.hidden_words_stride), factors)
-    return Operand(values, factors)
+    """What products with `matrices` read of (N, D) hidden states."""
+    words = Matrix(floats_at(plan.hidden_words), plan.hidden_words_stride)
+    return operand_of(matrices, values, words, floats_at(plan.hidden_factors))
 
 
 @kernel
 def inner_operand(plan: Plan, matrices: Pointer, values: Matrix) -> Operand:
-    """`hidden_operand` for (N, D) or (N, F) inside of a layer."""
-    factors = floats_at(plan.inner_factors)
-    if values_of_word(matrices) > 1:
-        return Operand(Matrix(floats_at(plan.inner_words), plan.inner_words_stride), factors)
-    return Operand(values, factors)
+    """What they read of (N, D) or (N, F) inside of a layer."""
+    words = Matrix(floats_at(plan.inner_words), plan.inner_words_stride)
+    return operand_of(matrices, values, words, floats_at(plan.inner_factors))
+
+
+@kernel
+def operand_of(matrices: Pointer, values: Matrix, words: Matrix, factors: Pointer) -> Operand:
+    """The values themselves, or where they are written in fewer bits."""
+    return Operand(words if values_of_word(matrices) > 1 else values, factors)
 
 
 @kernel

@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gte_np.kernels.arithmetic import Arithmetic, arithmetic_of, first_sums
+from gte_np.kernels.arithmetic import Arithmetic, arithmetic_of
 from gte_np.kernels.plan import FACTORS
 from gte_np.kernels.processor import processor
 from gte_np.kernels.simd import (
@@ -165,7 +165,7 @@ def int8_product(typing: Any, rows: Any, x: Any, linear: Any, out: Any) -> Any:
             arithmetic, _pair(builder, words), (weight, _INT64(PANEL)), steps, _step_bytes(stored), widened=None
         )
         columns = [_Columns(builder, scales, bias, v * LANES) for v in range(TILE_VECTORS)]
-        start = [first_sums(builder, arithmetic, column.weight_sums) for column in columns]
+        start = [arithmetic.first(builder, column.weight_sums) for column in columns]
         out_rows = _pair(builder, out_pair)
 
         def tile(tile_rows: int) -> None:
