@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gte_np.errors import InputError
 
@@ -21,6 +25,33 @@ def check_integer(name: str, value: object, least: int, most: int | None = None)
         came = number if number.bit_length() < 64 else "a number of more than 64 bits"
         raise InputError(f"expected {name} to be {limits}, got {came}.")
     return number
+
+
+def check_integers(
+    name: str, values: ArrayLike, least: int | None = None, most: int | None = None
+) -> NDArray[np.integer[Any]]:
+    """Return the values as an array of integers, of 64 bits or as they came.
+
+    Raises TypeError for anything but integers, and InputError for rows of several lengths and for numbers below
+    `least` or above `most`.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"expected {name} in rows of one length, got rows of several lengths: pad them.") from error
+    if array.size == 0 or array.dtype.kind == "b":
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"expected {name} to be integers, got {array.dtype}.")
+    if array.size and least is not None and most is not None:
+        low, high = int(array.min()), int(array.max())
+        if low < least or high > most:
+            raise InputError(f"expected {name} from {least} to {most}, got {_range(low, high)}.")
+    return array
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def check_text(name: str, value: object) -> str:

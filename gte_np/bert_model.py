@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gte_np.arguments import check_choice, check_integer
+from gte_np.arguments import check_choice, check_integer, check_integers
 from gte_np.backend import check_backend, make_encoder
 from gte_np.checkpoint.config import DTYPES, BertConfig, read_config
 from gte_np.checkpoint.hub import resolve_model
 from gte_np.checkpoint.weights import BertWeights, read_weights, to_float32
-from gte_np.encoder import EncoderOutput, FloatArray
+from gte_np.encoder import EncoderInput, EncoderOutput, FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.low_precision import MOST_FEATURES
 from gte_np.reference.pooler import pool_first_token
-from gte_np.token_batch import TokenBatch, TokenRows
+from gte_np.token_batch import TokenBatch
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,9 @@ class BertModel:
         Raises TypeError for arrays of anything but integers, InputError for a wrong shape, for ids outside of the
         tables, and for more tokens than the model has positions.
         """
-        ids = _integers(input_ids, "input_ids")
-        mask = np.ones_like(ids) if attention_mask is None else _integers(attention_mask, "attention_mask")
-        types = np.zeros_like(ids) if token_type_ids is None else _integers(token_type_ids, "token_type_ids")
+        ids = _padded_integers(input_ids, "input_ids")
+        mask = np.ones_like(ids) if attention_mask is None else _padded_integers(attention_mask, "attention_mask")
+        types = np.zeros_like(ids) if token_type_ids is None else _padded_integers(token_type_ids, "token_type_ids")
         if mask.shape != ids.shape or types.shape != ids.shape:
             raise InputError(
                 f"expected attention_mask and token_type_ids of the shape of input_ids, {ids.shape}, got "
@@ -144,40 +144,27 @@ class BertModel:
         )
 
     def encode_batch(
-        self, batch: TokenBatch, *, rows: TokenRows | None = None, keep_layers: bool = False
+        self, batch: TokenBatch, *, rows: ArrayLike | None = None, keep_layers: bool = False
     ) -> EncoderOutput:
         """Run the encoder on packed texts: N tokens -> (N, D). With `keep_layers`, also of every layer.
 
-        With `rows`, numbers of tokens in ascending order, only these are computed to the end: -> (rows, D).
+        With `rows`, numbers of tokens in ascending order, only these are computed to the end: -> (R, D). Of `rows`
+        and `keep_layers` only one can be given.
 
-        Raises InputError for ids outside of the tables, for too many tokens in a text, and for a text without any;
-        CheckpointError if the weights, although finite, give numbers that are not.
+        Raises TypeError for anything but a TokenBatch, and InputError for ids, token types, positions and rows that
+        the model or the batch does not have; CheckpointError if the weights, although finite, give numbers that are
+        not.
         """
-        self._check_batch(batch)
+        if rows is not None and keep_layers:
+            raise InputError(
+                "expected either rows or keep_layers, got both: hidden states of layers are of all rows."
+            )
+        inputs = EncoderInput(batch, self.config, rows)
         with np.errstate(all="ignore"):  # what overflows is seen below
-            output = self._encoder(batch, rows=rows, keep_layers=keep_layers)
+            output = self._encoder(inputs, keep_layers=keep_layers)
         if not np.isfinite(output.last_hidden_state).all():
             raise CheckpointError("expected weights that give finite numbers, got an overflow: they are damaged.")
         return output
-
-    def _check_batch(self, batch: TokenBatch) -> None:
-        if not batch.lengths.all():
-            raise InputError("expected at least one token in each text, got a text with none, or only padding.")
-        for name, array, rows in (
-            ("input_ids", batch.input_ids, self.config.vocab_size),
-            ("token_type_ids", batch.token_type_ids, self.config.type_vocab_size),
-        ):
-            if array.size and (array.min() < 0 or array.max() >= rows):
-                raise InputError(
-                    f"expected {name} from 0 to {rows - 1}, got {array.min()} to {array.max()}: are they from "
-                    "the tokenizer of this model?"
-                )
-        longest = int(batch.position_ids.max(initial=-1)) + 1
-        if longest > self.config.max_position_embeddings:
-            raise InputError(
-                f"expected at most {self.config.max_position_embeddings} tokens, got {longest}: tokenize with "
-                "truncation=True."
-            )
 
 
 def check_options(backend: str, dtype: str | None, threads: int | None) -> None:
@@ -198,16 +185,11 @@ def _choose_dtype(dtype: str | None, config: BertConfig, weights: BertWeights) -
     return dtype
 
 
-def _integers(values: ArrayLike, name: str) -> NDArray[np.integer]:
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # rows of several lengths
-        raise InputError(f"expected {name} to be (B, T), got rows of several lengths: pad them.") from error
-    if array.dtype.kind not in "iub" and array.size:
-        raise TypeError(f"expected {name} to be integers, got {array.dtype}.")
+def _padded_integers(values: ArrayLike, name: str) -> NDArray[np.integer]:
+    array = check_integers(name, values)
     if array.ndim != 2:
         raise InputError(f"expected {name} to be (B, T), got shape {array.shape}.")
-    return array.astype(np.int64)
+    return array
 
 
 def _unpack(hidden: FloatArray, kept: NDArray[np.bool_]) -> FloatArray:

@@ -4,68 +4,114 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from gte_np.arguments import check_integers
+from gte_np.errors import InputError
 
 TokenArray = NDArray[np.int32]
-TokenRows = NDArray[np.integer]  # numbers of tokens among those of all texts, ascending
+
+LARGEST_INT32 = 2**31 - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenBatch:
     """The token ids of B texts laid end to end, and where each text starts.
 
-    `input_ids`, `position_ids` and `token_type_ids` are (N,) int32; `offsets` is (B + 1,) int32: text b has the
-    tokens offsets[b] up to offsets[b + 1]. `token_counts` is (B,) int64: how many tokens each text had before
-    truncation, so that text b was cut where token_counts[b] > lengths[b].
+        texts       [CLS] the sea [SEP]   [CLS] hello [SEP]
+        input_ids    101  1996 2712 102    101  7592  102      (N,) = (7,)
+        columns        0    1    2   3       0    1     2      (N,)
+        offsets        0                     4              7  (B + 1,) = (3,)
+
+    `input_ids`, `columns` and `token_type_ids` are (N,) int32; `offsets` is (B + 1,) int32: text b has the tokens
+    offsets[b] up to offsets[b + 1], at least one. A token's column is its place in its text, or in its row of padded
+    ids. `token_counts` is (B,) int64: how many tokens each text had before truncation, so that text b was cut where
+    token_counts[b] > lengths[b].
+
+    The arrays are copies that nothing can change, so what was checked here stays true. Raises TypeError for anything
+    but integers, and InputError for arrays whose lengths or values contradict each other.
     """
 
     input_ids: TokenArray
-    position_ids: TokenArray
+    columns: TokenArray
     token_type_ids: TokenArray
     offsets: TokenArray
     token_counts: NDArray[np.int64]
 
+    def __post_init__(self) -> None:
+        for name in ("input_ids", "columns", "token_type_ids", "offsets"):
+            self._keep(name, np.int32, LARGEST_INT32)
+        self._keep("token_counts", np.int64, 2**63 - 1)
+        tokens, texts = len(self.input_ids), len(self.offsets) - 1
+        if len(self.columns) != tokens or len(self.token_type_ids) != tokens:
+            raise InputError(
+                f"expected a column and a token type for each of {tokens} input_ids, got {len(self.columns)} and "
+                f"{len(self.token_type_ids)}."
+            )
+        if texts < 0 or self.offsets[0] != 0 or self.offsets[-1] != tokens or (np.diff(self.offsets) < 1).any():
+            raise InputError(
+                f"expected offsets that rise from 0 to the number of tokens, {tokens}, with a token in each text, "
+                f"got {_brief(self.offsets)}: a text has none, or only padding, or these are of another batch."
+            )
+        if self.token_counts.shape != (texts,) or (self.token_counts < self.lengths).any():
+            raise InputError(
+                f"expected token_counts of {texts} texts, none below the number of its tokens here, "
+                f"got {_brief(self.token_counts)}."
+            )
+
+    def _keep(self, name: str, dtype: type[np.signedinteger[Any]], most: int) -> None:
+        """Replace a field by a copy of the (n,) integers in it that nobody can write to."""
+        array = check_integers(name, getattr(self, name), 0, most)
+        if array.ndim != 1:
+            raise InputError(f"expected {name} of one dimension, got shape {array.shape}.")
+        # An array on top of bytes cannot be made writable again, not even by its flags.
+        object.__setattr__(self, name, np.frombuffer(array.astype(dtype).tobytes(), dtype))
+
+    def __reduce__(self) -> tuple[type[TokenBatch], tuple[Any, ...]]:
+        """Pickle and copy through the constructor, so that what arrives is checked."""
+        return TokenBatch, (self.input_ids, self.columns, self.token_type_ids, self.offsets, self.token_counts)
+
     @classmethod
-    def from_ids(
-        cls, ids: Sequence[Sequence[int] | TokenArray], token_counts: Sequence[int] | None = None
-    ) -> TokenBatch:
-        """Pack one list of token ids a text; positions count from 0 in each text, token types are 0.
+    def from_ids(cls, ids: Sequence[ArrayLike], token_counts: ArrayLike | None = None) -> TokenBatch:
+        """Pack one list of token ids a text; columns count from 0 in each text, token types are 0.
 
         >>> batch = TokenBatch.from_ids([[101, 7, 102], [101, 102]])
-        >>> batch.input_ids.tolist(), batch.position_ids.tolist(), batch.offsets.tolist()
+        >>> batch.input_ids.tolist(), batch.columns.tolist(), batch.offsets.tolist()
         ([101, 7, 102, 101, 102], [0, 1, 2, 0, 1], [0, 3, 5])
         """
-        lengths = [len(text_ids) for text_ids in ids]
-        arrays = [np.asarray(text_ids, np.int32) for text_ids in ids]
-        positions = [np.arange(length, dtype=np.int32) for length in lengths]
-        input_ids = np.concatenate([np.empty(0, np.int32), *arrays])
-        return cls(
-            input_ids=input_ids,
-            position_ids=np.concatenate([np.empty(0, np.int32), *positions]),
-            token_type_ids=np.zeros_like(input_ids),
-            offsets=offsets_of(lengths),
-            token_counts=np.asarray(lengths if token_counts is None else token_counts, np.int64),
-        )
+        arrays = [check_integers(f"token ids of text {text}", text_ids) for text, text_ids in enumerate(ids)]
+        if any(array.ndim != 1 for array in arrays):
+            raise InputError("expected one list of token ids for each text.")
+        lengths = [len(array) for array in arrays]
+        fields: dict[str, Any] = {
+            "input_ids": np.concatenate([np.empty(0, np.int64), *arrays]),
+            "columns": np.concatenate([np.empty(0, np.int64), *map(np.arange, lengths)]),
+            "token_type_ids": np.zeros(sum(lengths), np.int32),
+            "offsets": offsets_of(lengths),
+            "token_counts": lengths if token_counts is None else token_counts,
+        }
+        return cls(**fields)
 
     @classmethod
     def from_padded(
         cls, input_ids: NDArray[np.integer], attention_mask: NDArray[np.bool_], token_type_ids: NDArray[np.integer]
     ) -> TokenBatch:
-        """Pack the tokens of (B, T) arrays that the mask, True for a token, keeps.
-
-        A position is the column, wherever the padding is: what transformers' BertModel computes.
-        """
+        """Pack the tokens of (B, T) arrays that the mask, True for a token, keeps, wherever the padding is."""
+        shapes = np.shape(input_ids), np.shape(attention_mask), np.shape(token_type_ids)
+        if len(set(shapes)) != 1 or len(shapes[0]) != 2 or attention_mask.dtype != np.bool_:
+            raise InputError(f"expected (B, T) ids, a mask of bool and token types, got shapes {shapes}.")
         lengths = attention_mask.sum(axis=1)  # (B, T) -> (B,)
-        positions = np.broadcast_to(np.arange(input_ids.shape[1]), input_ids.shape)
-        return cls(
-            input_ids=input_ids[attention_mask].astype(np.int32),  # (B, T) -> (N,)
-            position_ids=positions[attention_mask].astype(np.int32),  # (B, T) -> (N,)
-            token_type_ids=token_type_ids[attention_mask].astype(np.int32),  # (B, T) -> (N,)
-            offsets=offsets_of(lengths),
-            token_counts=lengths.astype(np.int64),
-        )
+        fields: dict[str, Any] = {
+            "input_ids": input_ids[attention_mask],  # (B, T) -> (N,)
+            "columns": attention_mask.nonzero()[1],  # (B, T) -> (N,)
+            "token_type_ids": token_type_ids[attention_mask],  # (B, T) -> (N,)
+            "offsets": offsets_of(lengths),
+            "token_counts": lengths,
+        }
+        return cls(**fields)
 
     def __len__(self) -> int:
         """B, the number of texts."""
@@ -76,7 +122,11 @@ class TokenBatch:
         return self.input_ids[self.slice(text)]
 
     def slice(self, text: int) -> slice:
-        """Where the tokens of one text lie in the packed arrays."""
+        """Where the tokens of one text lie in the packed arrays. A negative number counts from the last text.
+
+        Raises IndexError for a text that is not there.
+        """
+        text = range(len(self))[text]
         return slice(int(self.offsets[text]), int(self.offsets[text + 1]))
 
     @property
@@ -85,6 +135,10 @@ class TokenBatch:
         return np.diff(self.offsets)
 
 
-def offsets_of(lengths: Sequence[int] | NDArray[np.integer]) -> TokenArray:
+def offsets_of(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.integer]:
     """(B,) lengths -> (B + 1,) offsets of texts laid end to end."""
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def _brief(array: NDArray[Any]) -> str:
+    return np.array2string(array, threshold=8, edgeitems=3, max_line_width=10**6)

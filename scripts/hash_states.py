@@ -3,9 +3,9 @@
     python -m scripts.hash_states            # compare with tests/golden/state_hashes.json
     python -m scripts.hash_states --write    # make that file anew
 
-Each row is a checkpoint (all-MiniLM-L6-v2's published weights, or random float16 weights of a GTE model's shape) in a
-dtype, on a processor: this one, and older ones whose instructions it has too. Every processor runs in a process of its
-own.
+Each row is a checkpoint (all-MiniLM-L6-v2's published weights, or random float16 weights of a GTE model's shape) in
+a dtype, on a processor: this one, and older ones whose instructions it has too. Every processor runs in a process of
+its own.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-import numpy as np
 
 from gte_np import BertModel, TokenBatch
 from scripts.fetch_minilm import FOLDER
@@ -82,7 +80,7 @@ def hashes_of(folder: Path) -> dict[str, str]:
         every_layer = model.encode_batch(batch, keep_layers=True).hidden_states
         first_tokens = model.encode_batch(batch, rows=batch.offsets[:-1]).last_hidden_state
         states = [*(every_layer or []), first_tokens]
-        digests[dtype] = hashlib.sha256(b"".join(np.ascontiguousarray(state) for state in states)).hexdigest()[:32]
+        digests[dtype] = hashlib.sha256(b"".join(state.tobytes() for state in states)).hexdigest()[:32]
     return digests
 
 

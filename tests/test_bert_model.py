@@ -46,13 +46,38 @@ def test_the_output_has_numbers_too(bert: BertModel) -> None:
 
 def test_packed_ids_are_checked(bert: BertModel) -> None:
     for ids, message in (
-        ([[-1]], "0 to 199, got -1"),
-        ([[200]], "got 200"),
+        ([[200]], "from 0 to 199, got 200"),
         ([[1] * 65], "at most 64"),
-        ([[]], "none"),
     ):
         with pytest.raises(InputError, match=message):
             bert.encode_batch(TokenBatch.from_ids(ids))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ([0, 4], InputError, "rows from 0 to 3, got 0 to 4"),
+        ([-1], InputError, "rows from 0 to 3, got -1"),
+        ([2**32], InputError, "rows from 0 to 3, got 4294967296"),
+        ([1, 1], InputError, "ascending order, each of them once"),
+        ([2, 1], InputError, "ascending order"),
+        ([[0], [1]], InputError, "ascending order"),
+        ([0.0], TypeError, "rows to be integers"),
+    ],
+)
+def test_wrong_rows(small_folder: Path, backend: str, rows: Any, error: type[Exception], message: str) -> None:
+    bert = BertModel.from_pretrained(small_folder, backend=backend)
+    with pytest.raises(error, match=message):
+        bert.encode_batch(TokenBatch.from_ids([[2, 9], [2, 3]]), rows=rows)
+
+
+def test_rows_or_layers(bert: BertModel) -> None:
+    batch = TokenBatch.from_ids([[2, 9], [2, 3]])
+    with pytest.raises(InputError, match="either rows or keep_layers"):
+        bert.encode_batch(batch, rows=[0], keep_layers=True)
+    with pytest.raises(TypeError, match="expected a TokenBatch, got list"):
+        bert.encode_batch([[2, 9]])  # type: ignore[arg-type]
 
 
 def test_token_types_count(bert: BertModel) -> None:
@@ -85,11 +110,15 @@ def test_no_texts(bert: BertModel) -> None:
     ("arguments", "error", "message"),
     [
         ((IDS * 100,), InputError, "input_ids from 0 to 199, got 0 to 1700"),
-        ((IDS - 1,), InputError, "input_ids from 0 to 199, got -1 to 16"),
+        ((IDS - 1,), InputError, "input_ids from 0 to 2147483647, got -1 to 16"),
         ((IDS, MASK, MASK * 2), InputError, "token_type_ids from 0 to 1"),
         ((IDS[0],), InputError, r"expected input_ids to be \(B, T\), got shape \(4,\)"),
         ((IDS, MASK[:1]), InputError, "of the shape of input_ids"),
         ((IDS, MASK * 2), InputError, "1 for a token and 0 for padding"),
+        (([[2**32 + 101, 102]],), InputError, "got 102 to 4294967397"),
+        ((IDS, MASK, MASK + 2**32), InputError, "token_type_ids from 0 to 2147483647, got 4294967297"),
+        ((IDS, MASK + 2**32), InputError, "1 for a token and 0 for padding"),
+        ((np.full((1, 2), 2**64 - 1, np.uint64),), InputError, "got 18446744073709551615"),
         ((np.zeros((1, 65), int),), InputError, "at most 64 tokens, got 65"),
         (([[1, 2], [3]],), InputError, "rows of several lengths"),
         ((IDS, [[0, 0, 0, 0], [1, 1, 1, 0]]), InputError, "only padding"),

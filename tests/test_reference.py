@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gte_np.checkpoint.config import BertConfig
+from gte_np.encoder import EncoderInput
 from gte_np.reference.attention import attend, join_heads, softmax, split_heads
 from gte_np.reference.embeddings import embed
 from gte_np.reference.feed_forward import erf, gelu
@@ -15,6 +17,7 @@ from gte_np.reference.layer_norm import layer_norm
 from gte_np.reference.linear import linear
 from gte_np.token_batch import TokenBatch
 
+CONFIG = BertConfig(4, 6, 1, 1, 8, 4, 4, 1e-12)
 random = np.random.default_rng(0)
 
 
@@ -97,4 +100,4 @@ def test_embeddings_add_word_type_and_position() -> None:
     total = np.stack([word[3] + kind[0] + position[0], word[0] + kind[1] + position[1],
                       word[1] + kind[0] + position[0], word[2] + kind[0] + position[1]])  # fmt: skip
     expected = layer_norm(total, weights, "embeddings.LayerNorm", 1e-12)
-    assert np.abs(embed(batch, weights, 1e-12) - expected).max() < 1e-5
+    assert np.abs(embed(EncoderInput(batch, CONFIG), weights, 1e-12) - expected).max() < 1e-5

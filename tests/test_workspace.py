@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gte_np import EmbeddingModel, TokenBatch
+from gte_np.encoder import EncoderInput
 from gte_np.kernels import encoder as encoder_module
 from gte_np.kernels.threads import available_processors
 from gte_np.kernels.workspace import Workspace
@@ -23,9 +24,10 @@ def new_encoder(folder: Path, threads: int | None = None) -> Any:
     return EmbeddingModel(folder, backend="numba", threads=threads).bert._encoder
 
 
-def batch_of(*lengths: int) -> TokenBatch:
-    """Texts of these lengths."""
-    return TokenBatch.from_ids([[7] * length for length in lengths])
+def run(encoder: Any, *lengths: int) -> Any:
+    """The hidden states that an encoder gives for texts of these lengths."""
+    batch = TokenBatch.from_ids([[7] * length for length in lengths])
+    return encoder(EncoderInput(batch, encoder.config)).last_hidden_state
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Workspace]:
 def test_a_workspace_is_used_again(small_folder: Path, made: list[Workspace]) -> None:
     encoder = new_encoder(small_folder, threads=1)
     for lengths in ([3], [64], [1, 64, 2], [64] * 30, [5] * 300):
-        encoder(batch_of(*lengths))
+        run(encoder, *lengths)
     assert len(made) == 1
     assert encoder._idle == made
 
@@ -59,7 +61,7 @@ def test_workspaces_do_not_pile_up(threads: int, small_folder: Path) -> None:
     def encode_often(number: int) -> None:
         everybody.wait(30)
         for count in range(1, 30):
-            encoder(batch_of(*[1 + number] * count))
+            run(encoder, *[1 + number] * count)
 
     with ThreadPoolExecutor(24) as executor:
         for future in [executor.submit(encode_often, number) for number in range(24)]:
@@ -71,13 +73,12 @@ def test_workspaces_do_not_pile_up(threads: int, small_folder: Path) -> None:
 def test_a_workspace_of_before_changes_nothing(small_folder: Path) -> None:
     """Whatever was left in the buffers."""
     encoder, expected = new_encoder(small_folder, threads=1), new_encoder(small_folder, threads=1)
-    batches = [batch_of(3), batch_of(2, 64, 1), batch_of(17)]
-    for batch in batches:
-        first = new_encoder(small_folder, threads=1)(batch).last_hidden_state
-        encoder(batch_of(*[64] * 8))
+    for lengths in [(3,), (2, 64, 1), (17,)]:
+        first = run(new_encoder(small_folder, threads=1), *lengths)
+        run(encoder, *[64] * 8)
         encoder._idle[0]._memory.fill(np.nan)
-        assert np.array_equal(encoder(batch).last_hidden_state, first)
-        assert np.array_equal(expected(batch).last_hidden_state, first)
+        assert np.array_equal(run(encoder, *lengths), first)
+        assert np.array_equal(run(expected, *lengths), first)
 
 
 MEMORY = """

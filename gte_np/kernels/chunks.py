@@ -26,7 +26,7 @@ class Chunk(NamedTuple):
     last: int
 
 
-def divide(offsets: NDArray[np.int32], threads: int) -> tuple[list[Chunk], bool]:
+def divide(offsets: NDArray[np.integer], threads: int) -> tuple[list[Chunk], bool]:
     """The chunks of a batch, and whether threads take them one each; if not, all work together on one after another.
 
     `offsets` is (B + 1,), where each text starts.
@@ -45,7 +45,7 @@ def divide(offsets: NDArray[np.int32], threads: int) -> tuple[list[Chunk], bool]
     return list(_cut(offsets, TOKENS_OF_A_TEAM)), False
 
 
-def _cut(offsets: NDArray[np.int32], tokens: float) -> Iterator[Chunk]:
+def _cut(offsets: NDArray[np.integer], tokens: float) -> Iterator[Chunk]:
     """Cut where the nearest multiples of `tokens` are; a text is never cut."""
     count = max(1, round(int(offsets[-1]) / tokens))
     marks = np.arange(1, count) * (int(offsets[-1]) / count)
@@ -56,7 +56,7 @@ def _cut(offsets: NDArray[np.int32], tokens: float) -> Iterator[Chunk]:
         yield Chunk(int(first), int(last))
 
 
-def _longest_share(offsets: NDArray[np.int32], chunks: list[Chunk], threads: int) -> int:
+def _longest_share(offsets: NDArray[np.integer], chunks: list[Chunk], threads: int) -> int:
     """Tokens of the thread that has most, if each takes the next chunk as soon as it is free."""
     shares = [0] * threads
     for first, last in chunks:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gte_np.checkpoint.config import BertConfig
 from gte_np.checkpoint.weights import BertWeights
-from gte_np.encoder import EncoderOutput, FloatArray
+from gte_np.encoder import EncoderInput, EncoderOutput, FloatArray
 from gte_np.kernels.chunks import TOKENS_OF_A_CHUNK, Chunk, divide
 from gte_np.kernels.library import function
 from gte_np.kernels.packing import PackedWeights, padded
@@ -23,7 +23,7 @@ from gte_np.kernels.threads import available_processors, pool, take_turns
 from gte_np.kernels.workspace import Workspace
 from gte_np.reference.attention import self_attention
 from gte_np.reference.low_precision import weights_of
-from gte_np.token_batch import TokenBatch, TokenRows
+from gte_np.token_batch import TokenBatch
 
 
 class KernelEncoder:
@@ -44,16 +44,14 @@ class KernelEncoder:
         self._encode = function(f"encode_{self.weights.kind}", arguments=4)
         self._idle: list[Workspace] = []
 
-    def __call__(
-        self, batch: TokenBatch, *, rows: TokenRows | None = None, keep_layers: bool = False
-    ) -> EncoderOutput:
+    def __call__(self, inputs: EncoderInput, *, keep_layers: bool = False) -> EncoderOutput:
         """Run all layers on the batch; the contract is `gte_np.encoder.Encoder`."""
-        job = _Job(batch, rows, self.weights, keep_layers)
+        job = _Job(inputs, self.weights, keep_layers)
         pool().call(lambda: self._run_all(job))
         if job.hidden_states is None:
             return EncoderOutput(job.output)
         hidden_states = list(job.hidden_states)
-        return EncoderOutput(job.output, hidden_states, list(self._attentions(hidden_states, batch)))
+        return EncoderOutput(job.output, hidden_states, list(self._attentions(hidden_states, inputs.batch)))
 
     def _run_all(self, job: _Job) -> None:
         """Run all chunks of a batch, in a thread of the pool."""
@@ -102,10 +100,11 @@ class KernelEncoder:
 class _Job:
     """A batch, and room for what is wanted of it."""
 
-    def __init__(self, batch: TokenBatch, rows: TokenRows | None, weights: PackedWeights, keep_layers: bool) -> None:
-        self.batch = batch
-        self.rows = rows
-        tokens = len(batch.input_ids)
+    def __init__(self, inputs: EncoderInput, weights: PackedWeights, keep_layers: bool) -> None:
+        self.batch = inputs.batch
+        self.position_ids = inputs.position_ids
+        self.rows = rows = None if keep_layers else inputs.rows
+        tokens = len(self.batch.input_ids)
         size = weights.sizes.hidden
         self._width = padded(size, LANES)
         # Kernels write whole vectors, so rows may be longer than D.
@@ -123,8 +122,9 @@ class _Job:
         offsets = batch.offsets[chunk.first : chunk.last + 1] - np.int32(start)
         fields = {"texts": chunk.last - chunk.first, "tokens": end - start, "wanted": end - start}
         arrays = {"offsets": offsets}
-        for name in ("input_ids", "position_ids", "token_type_ids"):
-            arrays[name] = np.ascontiguousarray(getattr(batch, name)[start:end], np.int32)
+        arrays["input_ids"] = batch.input_ids[start:end]
+        arrays["position_ids"] = self.position_ids[start:end]
+        arrays["token_type_ids"] = batch.token_type_ids[start:end]
         first = start
         if self.rows is not None:
             first, last = (int(at) for at in np.searchsorted(self.rows, (start, end)))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from gte_np.checkpoint.config import BertConfig
 from gte_np.checkpoint.weights import BertWeights
-from gte_np.encoder import EncoderOutput, FloatArray
+from gte_np.encoder import EncoderInput, EncoderOutput, FloatArray
 from gte_np.reference.attention import self_attention
 from gte_np.reference.embeddings import embed
 from gte_np.reference.feed_forward import feed_forward
 from gte_np.reference.layer_norm import layer_norm
 from gte_np.reference.linear import Weights
 from gte_np.reference.low_precision import weights_of
-from gte_np.token_batch import TokenBatch, TokenRows
+from gte_np.token_batch import TokenBatch
 
 
 class ReferenceEncoder:
@@ -22,11 +22,10 @@ class ReferenceEncoder:
         self.embeddings = weights_of(weights.embeddings, dtype)
         self.layers = [weights_of(layer, dtype) for layer in weights.layers]
 
-    def __call__(
-        self, batch: TokenBatch, *, rows: TokenRows | None = None, keep_layers: bool = False
-    ) -> EncoderOutput:
+    def __call__(self, inputs: EncoderInput, *, keep_layers: bool = False) -> EncoderOutput:
         """Run all layers on the batch; the contract is `gte_np.encoder.Encoder`."""
-        x = embed(batch, self.embeddings, self.config.layer_norm_eps)  # (N,) -> (N, D)
+        batch = inputs.batch
+        x = embed(inputs, self.embeddings, self.config.layer_norm_eps)  # (N,) -> (N, D)
         hidden_states, attentions = [x], []
         for layer in self.layers:
             x, probabilities = encoder_layer(x, batch, layer, self.config)  # (N, D) -> (N, D)
@@ -34,7 +33,7 @@ class ReferenceEncoder:
                 hidden_states.append(x)
                 attentions.append(probabilities)
         if not keep_layers:
-            return EncoderOutput(x if rows is None else x[rows])
+            return EncoderOutput(x if inputs.rows is None else x[inputs.rows])
         return EncoderOutput(x, hidden_states, attentions)
 
 
