@@ -13,6 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from gte_np.kernels.arithmetic import arithmetic_of
+from gte_np.kernels.processor import processor
+from gte_np.kernels.simd import LANES, MATRIX_TYPES, Pointer, float32, fma, kernel, load, offset, pointer_to, store
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -21,13 +24,10 @@ from numpy.typing import NDArray
 from benchmarks.compare import RESULTS, environment
 from benchmarks.models import SHAPES
 from gte_np.kernels import attention, layer_norm, layers
-from gte_np.kernels.arithmetic import arithmetic_of
-from gte_np.kernels.entries import Entry, compile_entry
-from gte_np.kernels.matmul import PANEL, Linear, Matrix, Operand, linear_panel, matrix_at
-from gte_np.kernels.object_code import load_function
-from gte_np.kernels.processor import processor
-from gte_np.kernels.simd import LANES, MATRIX_TYPES, Pointer, float32, fma, kernel, load, offset, pointer_to, store
-from gte_np.kernels.workspace import stride_of
+from gte_np.kernels.operations.matmul import PANEL, Linear, Matrix, Operand, linear_panel, matrix_at
+from gte_np.kernels.runtime.compile import Entry, compile_entry
+from gte_np.kernels.runtime.object_code import load_function
+from gte_np.kernels.runtime.workspace import stride_of
 
 FLOATS = pointer_to(float32)
 HALVES = pointer_to(MATRIX_TYPES["float16"])

@@ -18,14 +18,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from gte_np.kernels.processor import LANES, processor
 
 from benchmarks.compare import FOLDERS, RESULTS, environment
 from benchmarks.kernels import CHAINS, FLOATS, SIZE, multiply_adds, random
 from benchmarks.models import SHAPES
 from gte_np import EmbeddingModel, TokenBatch
-from gte_np.kernels.entries import Entry, compile_entry
-from gte_np.kernels.object_code import load_function
-from gte_np.kernels.processor import LANES, processor
+from gte_np.kernels.runtime.compile import Entry, compile_entry
+from gte_np.kernels.runtime.object_code import load_function
 
 LENGTHS = (1, 7, 12, 13, 20, 32, 41, 64, 128, 256, 512)
 BATCHES = (1, 4, 16)

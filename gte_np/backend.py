@@ -9,7 +9,8 @@ from gte_np.checkpoint.config import BertConfig
 from gte_np.checkpoint.weights import BertWeights
 from gte_np.encoder import Encoder
 from gte_np.errors import MissingDependencyError
-from gte_np.kernels.library import check_numba
+from gte_np.formats import WeightFormat
+from gte_np.kernels.runtime.object_cache import check_numba
 from gte_np.reference import ReferenceEncoder
 
 logger = logging.getLogger("gte_np")
@@ -23,19 +24,21 @@ def check_backend(backend: str) -> None:
         check_numba()
 
 
-def make_encoder(backend: str, config: BertConfig, weights: BertWeights, dtype: str, threads: int | None) -> Encoder:
-    """Return an encoder of a backend, with linear layers in a dtype; errors as in `check_backend`."""
+def make_encoder(
+    backend: str, config: BertConfig, weights: BertWeights, weight_format: WeightFormat, threads: int | None
+) -> Encoder:
+    """Return an encoder of a backend, with linear layers in a format; errors as in `check_backend`."""
     check_backend(backend)
     if backend != "numpy":
         try:
             check_numba()
-            from gte_np.kernels.encoder import KernelEncoder
+            from gte_np.kernels.runtime.encoder import KernelEncoder
 
-            return KernelEncoder(config, weights, dtype, threads)
+            return KernelEncoder(config, weights, weight_format, threads)
         except MissingDependencyError as error:
             if backend == "numba":
                 raise
             logger.warning("%s The slower NumPy encoder is used.", error)
     if threads is not None:
         logger.warning("threads has no effect on NumPy: set OPENBLAS_NUM_THREADS before it is imported.")
-    return ReferenceEncoder(config, weights, dtype)
+    return ReferenceEncoder(config, weights, weight_format)

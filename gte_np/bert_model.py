@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from gte_np.arguments import check_choice, check_integer, check_integers
 from gte_np.backend import check_backend, make_encoder
-from gte_np.checkpoint.config import DTYPES, BertConfig, read_config
+from gte_np.checkpoint.config import BertConfig, read_config
 from gte_np.checkpoint.hub import resolve_model
-from gte_np.checkpoint.weights import BertWeights, read_weights, to_float32
+from gte_np.checkpoint.weights import BertWeights, read_weights, stored_precision, to_float32
 from gte_np.encoder import EncoderInput, EncoderOutput, FloatArray
 from gte_np.errors import CheckpointError, InputError
-from gte_np.low_precision import MOST_FEATURES
+from gte_np.formats import DTYPES, WeightFormat, choose_format
 from gte_np.reference.pooler import pool_first_token
 from gte_np.token_batch import TokenBatch
 
@@ -63,9 +63,19 @@ class BertModel:
     ) -> None:
         check_options(backend, dtype, threads)
         self.config = config
-        self.dtype = _choose_dtype(dtype, config, weights)
-        self._encoder = make_encoder(backend, config, weights, self.dtype, threads)
+        self.format = _choose_format(dtype, config, weights)
+        self._encoder = make_encoder(backend, config, weights, self.format, threads)
         self._pooler = None if weights.pooler is None else to_float32(weights.pooler)
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the arithmetic in linear layers."""
+        return self.format.dtype
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether the checkpoint has a pooler."""
+        return self._pooler is not None
 
     @classmethod
     def from_pretrained(
@@ -176,13 +186,14 @@ def check_options(backend: str, dtype: str | None, threads: int | None) -> None:
         check_integer("threads", threads, least=1)
 
 
-def _choose_dtype(dtype: str | None, config: BertConfig, weights: BertWeights) -> str:
-    if weights.is_quantized and dtype not in (None, "int8"):
-        raise InputError(f"expected dtype int8 or None for weights that were saved in int8, got {dtype}.")
-    dtype = dtype or ("int8" if weights.is_quantized else config.dtype)
-    if dtype == "int8" and max(config.hidden_size, config.intermediate_size) > MOST_FEATURES:
-        raise InputError(f"expected at most {MOST_FEATURES} features in a layer for int8: use bfloat16.")
-    return dtype
+def _choose_format(dtype: str | None, config: BertConfig, weights: BertWeights) -> WeightFormat:
+    saved = weights.format
+    if saved is not None and dtype not in (None, saved.dtype):
+        raise InputError(f"expected dtype {saved.dtype} or None for weights that were saved in it, got {dtype}.")
+    if saved is None:
+        saved = choose_format(dtype or config.dtype, stored_precision(weights))
+    saved.check_sizes(config.hidden_size, config.intermediate_size, config.num_attention_heads)
+    return saved
 
 
 def _padded_integers(values: ArrayLike, name: str) -> NDArray[np.integer]:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.backend import BACKENDS
-from gte_np.checkpoint.config import DTYPES
-from gte_np.checkpoint.names import scale_of
+from gte_np.checkpoint.names import expected_shapes
 from gte_np.checkpoint.weights import find_weights, read_tensors
 from gte_np.doctor import report
 from gte_np.embedding_model import EmbeddingModel
 from gte_np.errors import GteError, InputError
-from gte_np.kernels.library import check_numba, compile_all
+from gte_np.formats import DTYPES
+from gte_np.kernels.runtime.object_cache import check_numba, compile_all
 from gte_np.known_models import KNOWN_MODELS
 from gte_np.quantization import PRECISIONS
 
@@ -272,15 +273,13 @@ def _info(options: argparse.Namespace) -> None:
     model = _load(options)
     weights = find_weights(model.transformer_folder)
     tensors = read_tensors(weights)
-    scales = {scale_of(name) for name in tensors}
+    shapes = expected_shapes(model.bert.config, pooler=model.bert.has_pooler)
     facts: dict[str, Any] = vars(model.bert.config) | {
         "dtype": model.bert.dtype,
         "folder": str(model.folder),
         "weights": weights.name,
         "tensor_dtypes": dict(Counter(tensor.dtype for tensor in tensors.values())),
-        "parameters": sum(
-            tensor.data.size for name, tensor in tensors.items() if tensor.dtype != "int64" and name not in scales
-        ),
+        "parameters": sum(prod(shape) for shape in shapes.values()),
         "pooling": list(model.pooling_modes),
         "modules_after_pooling": [type(module).__name__ for module in model.modules],
         "embedding_dimension": model.get_sentence_embedding_dimension(),

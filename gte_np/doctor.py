@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from gte_np.errors import GteError
-from gte_np.kernels.library import cache_folders, check_numba
-from gte_np.kernels.threads import available_processors
+from gte_np.kernels.runtime.object_cache import cache_folders, check_numba
+from gte_np.kernels.runtime.threads import available_processors
 
 PACKAGES = ("gte_np", "numpy", "tokenizers", "safetensors", "huggingface_hub", "numba", "llvmlite")
 VARIABLES = (
@@ -66,14 +66,13 @@ def _kernels() -> str:
     """The processor as the kernels see it, and where compiled ones are kept."""
     try:
         check_numba()
-        from gte_np.kernels.processor import processor
+        from gte_np.kernels.targets.host import host_target
+
+        target = host_target()
     except (ImportError, GteError) as error:
         return f"none: {error}"
     found = next((str(folder) for folder in cache_folders() if list(folder.glob("encode_*.o"))), "nowhere yet")
-    here = processor()
-    names = {"bfloat16": here.has_dot_bfloat16, "int8": here.has_dot_int8 or here.has_signed_dot_int8}
-    products = " and ".join(name for name, is_there in names.items() if is_there) or "neither bfloat16 nor int8"
-    return f"{here.name}, vectors of {here.vector_width}, dot products of {products}, compiled in {found}"
+    return f"{target.name} for {target.cpu}, vectors of {target.vector_width}, compiled in {found}"
 
 
 def _numpy_features() -> str:

@@ -14,12 +14,12 @@ from safetensors import TensorSpec, serialize_file
 
 from gte_np.checkpoint.config import DTYPE_KEY
 from gte_np.checkpoint.json_file import read_json_object
-from gte_np.checkpoint.names import INT8_FILE, WEIGHT_FILES, layer_prefix, scale_of
+from gte_np.checkpoint.names import MATRICES, WEIGHT_FILES, layer_prefix
 from gte_np.checkpoint.sentence_config import POOLING_FLAGS
 from gte_np.checkpoint.stored_tensor import StoredTensor
 from gte_np.checkpoint.weights import BertWeights, find_weights, read_weights, shards_of
 from gte_np.errors import InputError
-from gte_np.low_precision import MATRICES, to_dtype
+from gte_np.formats import WeightFormat
 from gte_np.modules import Dense, Module
 
 if TYPE_CHECKING:
@@ -120,13 +120,13 @@ def _write_module(module: Module, folder: Path) -> None:
 
 def _write_weights(model: EmbeddingModel, target: Path) -> None:
     """In float32 the published files, as they are; else one file."""
-    if model.bert.dtype == "float32":
+    weight_format = model.bert.format
+    if weight_format.dtype == "float32":
         for source in _weight_files(model.transformer_folder):
             _replace(target / source.name, lambda part, source=source: shutil.copyfile(source, part))
         return
     weights = read_weights(model.transformer_folder, model.bert.config)
-    tensors = dict(_converted(weights, model.bert.dtype))
-    write_safetensors(tensors, target / (INT8_FILE if model.bert.dtype == "int8" else WEIGHT_FILES[0]))
+    write_safetensors(dict(_formatted(weights, weight_format)), target / weight_format.file)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -134,16 +134,18 @@ def _weight_files(folder: Path) -> list[Path]:
     return [path, *shards_of(path)] if path.suffix == ".json" else [path]
 
 
-def _converted(weights: BertWeights, dtype: str) -> Iterator[tuple[str, StoredTensor]]:
+def _formatted(weights: BertWeights, weight_format: WeightFormat) -> Iterator[tuple[str, StoredTensor]]:
+    """The tensors of a file: matrices in a format, the rest as they are."""
     groups = [("", weights.embeddings), ("", weights.pooler or {})]
     groups += [(layer_prefix(number), layer) for number, layer in enumerate(weights.layers)]
     for prefix, tensors in groups:
         for name, tensor in tensors.items():
-            converted = to_dtype(tensor, dtype) if name in MATRICES else tensor
+            if name in MATRICES:
+                for suffix, part in weight_format.of(tensor).parts.items():
+                    yield prefix + name + suffix, part
+            elif isinstance(tensor, StoredTensor):
+                yield prefix + name, tensor
             tensor.forget_pages()
-            yield prefix + name, StoredTensor(converted.dtype, converted.data)
-            if converted.scale is not None:
-                yield scale_of(prefix + name), StoredTensor("float32", converted.scale)
 
 
 def write_safetensors(tensors: dict[str, StoredTensor], path: Path) -> None:

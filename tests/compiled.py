@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from gte_np.kernels.processor import processor
+from gte_np.kernels.simd import STORED_TYPES, pointer_to
 from numba import types
 from numpy.typing import NDArray
 
-from gte_np.kernels.entries import Entry, compile_entry
-from gte_np.kernels.object_code import load_function
-from gte_np.kernels.processor import processor
-from gte_np.kernels.simd import STORED_TYPES, pointer_to
+from gte_np.kernels.runtime.compile import Entry, compile_entry
+from gte_np.kernels.runtime.object_code import load_function
 
 FLOATS = pointer_to(types.float32)
 INTEGER = types.int64

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gte_np import EmbeddingModel
-from gte_np.kernels.library import compile_all
+from gte_np.kernels.runtime.object_cache import compile_all
 from scripts.fetch_minilm import FOLDER, is_complete
 from tests.checkpoints import small_model
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gte_np.kernels.processor import processor
 
 from gte_np import BertModel, TokenBatch
-from gte_np.kernels.processor import processor
 
 FEWER = ("bfloat16", "int8")
 

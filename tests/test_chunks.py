@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gte_np.kernels.chunks import TOKENS_OF_A_TEAM, TOKENS_WORTH_A_THREAD, UNEVEN, Chunk, divide
+from gte_np.kernels.runtime.chunks import TOKENS_OF_A_TEAM, TOKENS_WORTH_A_THREAD, UNEVEN, Chunk, divide
 from gte_np.token_batch import offsets_of
 
 

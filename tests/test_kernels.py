@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from gte_np.kernels.attention import attend
-from gte_np.kernels.functions import EXP2_HIGHEST, EXP2_LOWEST, erf, exp2, gelu
-from gte_np.kernels.layer_norm import add_and_normalize, embed_token
-from gte_np.kernels.matmul import PANEL, TILE_ROWS, Linear, Matrix, Operand, linear_panel
-from gte_np.kernels.pack import pack
-from gte_np.kernels.packing import Sizes, padded
 from gte_np.kernels.simd import LANES, Pointer, load, store
-from gte_np.kernels.workspace import attention_scratch, scratch_size
+
+from gte_np.kernels.operations.attention import attend
+from gte_np.kernels.operations.functions import EXP2_HIGHEST, EXP2_LOWEST, erf, exp2, gelu
+from gte_np.kernels.operations.layer_norm import add_and_normalize, embed_token
+from gte_np.kernels.operations.matmul import PANEL, TILE_ROWS, Linear, Matrix, Operand, linear_panel
+from gte_np.kernels.operations.pack import pack
+from gte_np.kernels.runtime.packing import Sizes, padded
+from gte_np.kernels.runtime.workspace import attention_scratch, scratch_size
 from gte_np.reference.attention import attend as attend_by_reference
 from gte_np.reference.layer_norm import layer_norm
 from tests.checkpoints import to_stored

@@ -18,11 +18,11 @@ from typing import Any
 import llvmlite
 import numpy as np
 import pytest
+from gte_np.kernels.processor import processor
 
 from gte_np import EmbeddingModel, GteError, MissingDependencyError
 from gte_np.cli import main
 from gte_np.kernels import entries, library
-from gte_np.kernels.processor import processor
 from tests.programs import run_program
 
 TEXTS = ["That is a happy person", "中国的首都是哪里", "", *(f"number {number}" for number in range(40))]
@@ -566,7 +566,7 @@ def test_the_first_compilation_is_told_of_once(small_folder: Path, caplog: pytes
 def test_an_error_of_the_compiler_s_import_is_one_of_this_package(
     compiled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "gte_np.kernels.entries", None)
+    monkeypatch.setitem(sys.modules, "gte_np.kernels.runtime.compile", None)
     with pytest.raises(MissingDependencyError, match="expected Numba, got: ") as caught:
         library._object_code("pack_float32")
     assert isinstance(caught.value, GteError)

@@ -9,10 +9,15 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from gte_np.kernels.narrow import narrow_row
+from gte_np.kernels.processor import LANES, processor
+from gte_np.kernels.simd import MATRIX_TYPES, Pointer, offset, pointer_to, smaller, values_of_word
+from gte_np.low_precision import quantize_rows, round_to_bfloat16, to_dtype
+from gte_np.reference.low_precision import quantize_tokens
 from llvmlite import ir
 
 from gte_np.kernels import arithmetic, matmul
-from gte_np.kernels.matmul import (
+from gte_np.kernels.operations.matmul import (
     PANEL,
     TILE_ROWS,
     Linear,
@@ -23,11 +28,6 @@ from gte_np.kernels.matmul import (
     operand_at,
     tile_product,
 )
-from gte_np.kernels.narrow import narrow_row
-from gte_np.kernels.processor import LANES, processor
-from gte_np.kernels.simd import MATRIX_TYPES, Pointer, offset, pointer_to, smaller, values_of_word
-from gte_np.low_precision import quantize_rows, round_to_bfloat16, to_dtype
-from gte_np.reference.low_precision import quantize_tokens
 from tests.checkpoints import to_stored
 from tests.compiled import FLOATS, INTEGER, compiled, same_bits
 

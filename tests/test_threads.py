@@ -22,7 +22,7 @@ import pytest
 
 from gte_np import EmbeddingModel
 from gte_np.kernels import threads
-from gte_np.kernels.threads import ThreadPool, available_processors, pool, take_turns
+from gte_np.kernels.runtime.threads import ThreadPool, available_processors, pool, take_turns
 from tests.programs import run_program
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs fork or signals")
@@ -38,7 +38,7 @@ def test_affinity_counts() -> None:
     program = (
         "import os\n"
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from gte_np.kernels.threads import available_processors, pool\n"
+        "from gte_np.kernels.runtime.threads import available_processors, pool\n"
         "print(available_processors(), pool()._processors)"
     )
     assert run_program(program).split() == ["1", "1"]
@@ -675,7 +675,7 @@ INTERRUPT_AT_EACH_LINE = """
 import faulthandler, sys
 import numpy as np
 from gte_np import EmbeddingModel
-from gte_np.kernels.threads import pool
+from gte_np.kernels.runtime.threads import pool
 
 folder, function = sys.argv[1:]
 model = EmbeddingModel(folder, backend="numba", threads=2)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from gte_np.kernels.processor import Processor
 
 from gte_np import BertModel, TokenBatch
-from gte_np.kernels.processor import Processor
 from tests.checkpoints import write_config, write_weights
 from tests.compiled import same_bits
 from tests.encode_at_width import FEWER

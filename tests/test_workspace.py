@@ -13,9 +13,9 @@ import pytest
 
 from gte_np import EmbeddingModel, TokenBatch
 from gte_np.encoder import EncoderInput
-from gte_np.kernels import encoder as encoder_module
-from gte_np.kernels.threads import available_processors
-from gte_np.kernels.workspace import Workspace
+from gte_np.kernels.runtime import encoder as encoder_module
+from gte_np.kernels.runtime.threads import available_processors
+from gte_np.kernels.runtime.workspace import Workspace
 from tests.programs import run_program
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gte_np.checkpoint.json_file import Fields, read_json_object
 from gte_np.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
+from gte_np.formats import DTYPES
 
-DTYPES = ("float32", "bfloat16", "int8")  # of the arithmetic in linear layers
 DTYPE_KEY = "gte_np_dtype"
 REQUIRED_KEYS = (
     "model_type",

@@ -9,9 +9,7 @@ from __future__ import annotations
 from gte_np.checkpoint.config import BertConfig
 
 # In the order of preference, which is transformers' too. Either may be in shards, which an index.json lists.
-# An int8 file is this package's own, and its name keeps others from taking its integers for weights.
-INT8_FILE = "model_int8.safetensors"
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", INT8_FILE)
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def index_of(file: str) -> str:
@@ -49,13 +47,10 @@ POOLER: dict[str, str] = {  # embeddings do not use it, so a checkpoint may leav
     "pooler.dense.weight": "DD",
     "pooler.dense.bias": "D",
 }
+# What is stored in the format of the weights, in a layer or among the embeddings: the rest stays as published.
+MATRICES = (WORDS, *(name for name, axes in LAYER.items() if len(axes) == 2))
 IGNORED = ("embeddings.position_ids",)  # 0, 1, 2, ...: old versions of transformers stored it
 IGNORED_PREFIXES = ("cls.",)  # the heads of masked-language-model pre-training
-
-
-def scale_of(name: str) -> str:
-    """The name of the scales of a quantised matrix, one for each row, float32."""
-    return f"{name}_scale"
 
 
 def layer_prefix(layer: int) -> str:

@@ -30,12 +30,11 @@ class StoredTensor:
     """A tensor in the precision in which it was published, usually a view of a memory-mapped file.
 
     `dtype` is a key of `NUMPY_DTYPES`; `data` has the tensor's shape, and for bfloat16 holds the 16-bit
-    patterns as uint16. A quantised matrix has a float32 `scale` for each row: its values are `data` times those.
+    patterns as uint16.
     """
 
     dtype: str
     data: NDArray[Any]
-    scale: NDArray[np.float32] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -44,15 +43,13 @@ class StoredTensor:
 
     def to_float32(self) -> NDArray[np.float32]:
         """The values as float32; exact for each dtype of `FLOAT_DTYPES`, and no copy for float32."""
-        if self.scale is not None:
-            return self.data * self.scale[:, None]
         if self.dtype == "bfloat16":  # bfloat16 is the upper half of a float32
             return (self.data.astype(np.uint32) << 16).view(np.float32)
         return self.data.astype(np.float32, copy=False)
 
-    def rows(self, rows: slice) -> StoredTensor:
-        """Some rows, as a view."""
-        return StoredTensor(self.dtype, self.data[rows], None if self.scale is None else self.scale[rows])
+    def rows(self, rows: Any) -> StoredTensor:
+        """Some rows: a view by a slice, a copy by their numbers."""
+        return StoredTensor(self.dtype, self.data[rows])
 
     def forget_pages(self) -> None:
         """Give the memory of a mapped file back to the system (Linux): it is read again if it is used again."""

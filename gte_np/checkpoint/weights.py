@@ -14,7 +14,6 @@ from gte_np.checkpoint.config import BertConfig
 from gte_np.checkpoint.json_file import read_json_object
 from gte_np.checkpoint.names import (
     EMBEDDINGS,
-    INT8_FILE,
     LAYER,
     POOLER,
     WEIGHT_FILES,
@@ -23,16 +22,21 @@ from gte_np.checkpoint.names import (
     index_of,
     is_ignored,
     layer_prefix,
-    scale_of,
 )
 from gte_np.checkpoint.safetensors import read_safetensors
 from gte_np.checkpoint.stored_tensor import FLOAT_DTYPES, StoredTensor
 from gte_np.checkpoint.torch_zip import read_torch_zip
 from gte_np.errors import CheckpointError, ModelNotFoundError
+from gte_np.formats import FORMATS, FormattedMatrix, WeightFormat
 
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.(safetensors|bin)")
 _ELEMENTS_AT_ONCE = 1 << 20  # of the check for finite values: it bounds the memory that the check takes
 _EXPONENT_BITS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}  # all set: infinite or NaN
+
+Tensor = StoredTensor | FormattedMatrix
+_FORMAT_OF_FILE = {
+    weight_format.file: weight_format for weight_format in FORMATS if weight_format.file not in WEIGHT_FILES
+}
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,15 @@ class BertWeights:
     None where the checkpoint has none.
     """
 
-    embeddings: dict[str, StoredTensor]
-    layers: tuple[dict[str, StoredTensor], ...]
-    pooler: dict[str, StoredTensor] | None
+    embeddings: dict[str, Tensor]
+    layers: tuple[dict[str, Tensor], ...]
+    pooler: dict[str, Tensor] | None
 
     @property
-    def is_quantized(self) -> bool:
-        """Whether matrices are int8."""
-        return any(tensor.scale is not None for layer in self.layers for tensor in layer.values())
+    def format(self) -> WeightFormat | None:
+        """The format that the matrices were saved in, if it is more than a precision."""
+        matrices = (tensor for layer in self.layers for tensor in layer.values())
+        return next((matrix.format for matrix in matrices if isinstance(matrix, FormattedMatrix)), None)
 
 
 def read_weights(folder: Path, config: BertConfig) -> BertWeights:
@@ -60,9 +65,9 @@ def read_weights(folder: Path, config: BertConfig) -> BertWeights:
     once, if tensors are missing, unexpected, of a wrong shape or dtype, or hold NaN or infinite values.
     """
     path = find_weights(folder)
-    tensors = _canonical(read_tensors(path), path)
-    if path.name == INT8_FILE:
-        tensors = _with_scales(tensors)
+    tensors: dict[str, Tensor] = dict(_canonical(read_tensors(path), path))
+    if path.name in _FORMAT_OF_FILE:
+        tensors = _joined(tensors, _FORMAT_OF_FILE[path.name])
     has_pooler = any(name in tensors for name in POOLER)
     shapes = expected_shapes(config, has_pooler)
     problems = [*_differences(tensors, shapes), *_not_finite(tensors)]
@@ -80,14 +85,22 @@ def read_weights(folder: Path, config: BertConfig) -> BertWeights:
     )
 
 
-def to_float32(tensors: Mapping[str, StoredTensor]) -> dict[str, NDArray[np.float32]]:
+def stored_precision(weights: BertWeights) -> str:
+    """The precision of all matrices, or float32 if they differ."""
+    matrices = [tensor for layer in weights.layers for tensor in layer.values() if len(tensor.shape) == 2]
+    precisions = {tensor.dtype if isinstance(tensor, StoredTensor) else tensor.format.stored for tensor in matrices}
+    return precisions.pop() if len(precisions) == 1 else "float32"
+
+
+def to_float32(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
     """The stored tensors as float32 arrays."""
     return {name: tensor.to_float32() for name, tensor in tensors.items()}
 
 
 def find_weights(folder: Path) -> Path:
     """Return the weights file or index of a folder. Raise ModelNotFoundError if it has none."""
-    names = [name for file in WEIGHT_FILES for name in (file, index_of(file))]
+    files = dict.fromkeys([*WEIGHT_FILES, *_FORMAT_OF_FILE])
+    names = [name for file in files for name in (file, index_of(file))]
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -139,31 +152,34 @@ def _canonical(tensors: dict[str, StoredTensor], path: Path) -> dict[str, Stored
     return renamed
 
 
-def _with_scales(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Quantised matrices with their scales; scales that fit no matrix stay what they are, and are unexpected."""
+def _joined(tensors: dict[str, Tensor], weight_format: WeightFormat) -> dict[str, Tensor]:
+    """The parts of matrices of a format joined; parts that fit no matrix stay what they are, and are unexpected."""
     joined = dict(tensors)
-    for name, tensor in tensors.items():
-        scale = tensors.get(scale_of(name))
-        if scale is None or (tensor.dtype, scale.dtype) != ("int8", "float32"):
+    dtypes = weight_format.part_dtypes
+    for name in tensors:
+        parts = {suffix: part for suffix in dtypes if isinstance(part := tensors.get(name + suffix), StoredTensor)}
+        if {suffix: part.dtype for suffix, part in parts.items()} != dtypes or len(parts[""].shape) != 2:
             continue
-        if len(tensor.shape) == 2 and scale.shape == tensor.shape[:1]:
-            joined[name] = StoredTensor("int8", tensor.data, scale.data)
-            del joined[scale_of(name)]
+        shapes = weight_format.part_shapes(*weight_format.shape_of(parts))
+        if {suffix: part.shape for suffix, part in parts.items()} == shapes:
+            for suffix in dtypes:
+                del joined[name + suffix]
+            joined[name] = FormattedMatrix(weight_format, parts)
     return joined
 
 
-def _differences(tensors: dict[str, StoredTensor], shapes: dict[str, tuple[int, ...]]) -> Iterable[str]:
+def _differences(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> Iterable[str]:
     for name, shape in shapes.items():
         if name not in tensors:
             yield f"missing {name} {shape}"
         elif tensors[name].shape != shape:
             yield f"{name} has shape {tensors[name].shape}, not {shape}"
-        elif tensors[name].dtype not in FLOAT_DTYPES and tensors[name].scale is None:
-            yield f"{name} is {tensors[name].dtype}, not one of {', '.join(FLOAT_DTYPES)}"
+        elif isinstance(tensor := tensors[name], StoredTensor) and tensor.dtype not in FLOAT_DTYPES:
+            yield f"{name} is {tensor.dtype}, not one of {', '.join(FLOAT_DTYPES)}"
     yield from (f"unexpected {name!r:.120}" for name in tensors if name not in shapes)
 
 
-def _not_finite(tensors: dict[str, StoredTensor]) -> Iterable[str]:
+def _not_finite(tensors: dict[str, Tensor]) -> Iterable[str]:
     for name, tensor in tensors.items():
         finite = is_finite(tensor)
         tensor.forget_pages()  # else all of the file would be in memory at once
@@ -171,15 +187,15 @@ def _not_finite(tensors: dict[str, StoredTensor]) -> Iterable[str]:
             yield f"{name} holds NaN or infinite values"
 
 
-def is_finite(tensor: StoredTensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
     """Whether no value is NaN or infinite. Integers are finite."""
-    if tensor.scale is not None:
-        return bool(np.isfinite(tensor.scale).all())
+    if isinstance(tensor, FormattedMatrix):
+        return all(is_finite(part) for part in tensor.parts.values())
     elements = tensor.data.reshape(-1)
     parts = (elements[start : start + _ELEMENTS_AT_ONCE] for start in range(0, elements.size, _ELEMENTS_AT_ONCE))
     exponent = _EXPONENT_BITS.get(tensor.dtype)
     if exponent is None:
-        return all(np.isfinite(part).all() for part in parts)
+        return tensor.data.dtype.kind in "iub" or all(np.isfinite(part).all() for part in parts)
     return all((part.view(np.uint16) & exponent != exponent).all() for part in parts)
 
 

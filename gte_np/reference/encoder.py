@@ -5,22 +5,22 @@ from __future__ import annotations
 from gte_np.checkpoint.config import BertConfig
 from gte_np.checkpoint.weights import BertWeights
 from gte_np.encoder import EncoderInput, EncoderOutput, FloatArray
+from gte_np.formats import WeightFormat
 from gte_np.reference.attention import self_attention
 from gte_np.reference.embeddings import embed
 from gte_np.reference.feed_forward import feed_forward
 from gte_np.reference.layer_norm import layer_norm
-from gte_np.reference.linear import Weights
-from gte_np.reference.low_precision import weights_of
+from gte_np.reference.linear import Weights, weights_of
 from gte_np.token_batch import TokenBatch
 
 
 class ReferenceEncoder:
-    """The encoder in NumPy: the `Encoder` that `backend="numpy"` gives. `dtype` is that of its linear layers."""
+    """The encoder in NumPy: the `Encoder` that `backend="numpy"` gives. Its linear layers are in a format."""
 
-    def __init__(self, config: BertConfig, weights: BertWeights, dtype: str = "float32") -> None:
+    def __init__(self, config: BertConfig, weights: BertWeights, weight_format: WeightFormat) -> None:
         self.config = config
-        self.embeddings = weights_of(weights.embeddings, dtype)
-        self.layers = [weights_of(layer, dtype) for layer in weights.layers]
+        self.embeddings = weights_of(weights.embeddings, weight_format)
+        self.layers = [weights_of(layer, weight_format) for layer in weights.layers]
 
     def __call__(self, inputs: EncoderInput, *, keep_layers: bool = False) -> EncoderOutput:
         """Run all layers on the batch; the contract is `gte_np.encoder.Encoder`."""

@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from gte_np.errors import MissingDependencyError
+from gte_np.kernels.targets import Target
+from gte_np.kernels.targets.host import host_target
 
 logger = logging.getLogger("gte_np.kernels")
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent.parent.parent
 _DIGEST_SIZE = hashlib.sha256().digest_size
 _lock = threading.RLock()
-_functions: dict[str, Callable[..., Any]] = {}
+_functions: dict[tuple[str, Target], Callable[..., Any]] = {}
 
 
 def check_numba() -> None:
@@ -53,25 +55,26 @@ def _importing() -> Iterator[None]:
         raise MissingDependencyError(f"backend 'numba': expected Numba, got: {error}.") from error
 
 
-def function(name: str, arguments: int) -> Callable[..., Any]:
-    """The compiled function of this name, of so many arguments."""
+def function(name: str, target: Target, arguments: int) -> Callable[..., Any]:
+    """The compiled function of this name, of so many arguments, for a target that this processor runs."""
     with _lock:
-        if name not in _functions:
-            from gte_np.kernels.object_code import load_function
+        if (name, target) not in _functions:
+            from gte_np.kernels.runtime.object_code import load_function
 
-            _functions[name] = load_function(_object_code(name), name, arguments)
-        return _functions[name]
+            _functions[name, target] = load_function(_object_code(name, target), name, arguments)
+        return _functions[name, target]
 
 
 def compile_all() -> list[Path]:
     """Compile what no cache has, for checkpoints of every precision, and return the files, old and new."""
     with _importing():
-        from gte_np.kernels.entries import ENTRIES
+        from gte_np.kernels.runtime.compile import ENTRIES
 
+    target = host_target()
     with _lock:
         for name in ENTRIES:
-            _object_code(name)
-        found = [_find(name) for name in ENTRIES]
+            _object_code(name, target)
+        found = [_find(name, target) for name in ENTRIES]
     return [path for path, _ in filter(None, found)]
 
 
@@ -111,19 +114,19 @@ def _user_caches() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def _object_code(name: str) -> bytes:
-    found = _find(name)
+def _object_code(name: str, target: Target) -> bytes:
+    found = _find(name, target)
     if found is not None:
         return found[1]
-    code = _compile(name)
-    _keep(name, code)
+    code = _compile(name, target)
+    _keep(name, target, code)
     return code
 
 
-def _find(name: str) -> tuple[Path, bytes] | None:
+def _find(name: str, target: Target) -> tuple[Path, bytes] | None:
     """The file of this function and the code in it, if there is one that is whole."""
     for folder in cache_folders():
-        path = folder / _file_name(name)
+        path = folder / _file_name(name, target)
         try:
             content = path.read_bytes() if _is_ours(folder) else b""
         except OSError:
@@ -134,7 +137,7 @@ def _find(name: str) -> tuple[Path, bytes] | None:
     return None
 
 
-def _keep(name: str, code: bytes) -> None:
+def _keep(name: str, target: Target, code: bytes) -> None:
     """Write a file, in one step for all who look: other processes may do the same."""
     for folder in cache_folders():
         try:
@@ -142,7 +145,7 @@ def _keep(name: str, code: bytes) -> None:
                 folder.mkdir(mode=0o700, exist_ok=True)  # its user's alone
             folder.mkdir(parents=True, exist_ok=True)
             if _is_ours(folder):
-                _write(folder / _file_name(name), hashlib.sha256(code).digest() + code)
+                _write(folder / _file_name(name, target), hashlib.sha256(code).digest() + code)
                 return
         except OSError:
             continue
@@ -166,12 +169,11 @@ def _is_ours(folder: Path) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
-def _compile(name: str) -> bytes:
+def _compile(name: str, target: Target) -> bytes:
     _tell_of_compiling()
     with _importing():
-        from gte_np.kernels.entries import ENTRIES, compile_entry
-        from gte_np.kernels.processor import processor
-    return compile_entry(name, ENTRIES[name], processor())
+        from gte_np.kernels.runtime.compile import ENTRIES, compile_entry
+    return compile_entry(name, ENTRIES[name](target), target)
 
 
 @cache  # once in a process
@@ -185,19 +187,23 @@ def _tell_that_nothing_is_kept() -> None:
 
 
 @cache
-def _file_name(name: str) -> str:
-    return f"{name}-{_fingerprint()}.o"
+def _file_name(name: str, target: Target) -> str:
+    return f"{name}-{_fingerprint(target)}.o"
 
 
 @cache
-def _fingerprint() -> str:
+def _fingerprint(target: Target) -> str:
     """A hash of all that object code depends on: the source, the compilers, the processor."""
     import llvmlite
 
-    from gte_np.kernels.processor import processor
-
-    digest = hashlib.sha256(f"{llvmlite.__version__} {_numba_version()} {processor()}".encode())
-    for path in sorted([*(_PACKAGE / "kernels").glob("*.py"), _PACKAGE / "reference" / "feed_forward.py"]):
+    digest = hashlib.sha256(f"{llvmlite.__version__} {_numba_version()} {target}".encode())
+    for path in sorted(
+        [
+            *(_PACKAGE / "kernels").rglob("*.py"),
+            *(_PACKAGE / "formats").glob("*.py"),
+            _PACKAGE / "reference" / "feed_forward.py",
+        ]
+    ):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]
 

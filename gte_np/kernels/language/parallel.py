@@ -1,16 +1,19 @@
-"""Threads that work on one batch together: each step is divided into tasks, and the next begins when all are done.
+"""Threads that work on one batch together: `parallel_for` divides a step into tasks and returns when all are done.
 
 Every thread has a share of neighbouring tasks, which it takes in their order; when it has none left it takes those of
-the others. What nobody has begun waits for nobody: a thread that begins late, or is held up, finds its tasks done.
+the others. What nobody has begun waits for nobody: a thread that begins late, or is held up, finds its tasks done. So
+the barrier at the end of a step is for tasks, not for threads.
 
-The state of a team has a cache line for each thread, which counts the tasks that it has done in this step; then, for
-each step, a line that counts tasks done, and one for each thread's share, which counts those taken of it.
+The state of a team of 2 threads, a cache line each, so that threads do not share the lines that they write often:
 
-The threads are Python's, see `gte_np.kernels.threads`; here is what they do inside of compiled code.
+    | done by 0 | done by 1 |   step 0: done | taken of share 0 | taken of share 1 |   step 1: done | ...
+
+The threads are Python's, see `gte_np.kernels.runtime.threads`; here is what they do inside of compiled code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -18,14 +21,17 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gte_np.kernels.plan import LINE
-from gte_np.kernels.processor import processor
-from gte_np.kernels.simd import Pointer, kernel
+from gte_np.kernels.language.types import INT32, Pointer, kernel
 
-# How often a waiting thread looks before it offers its processor to others: about 50 microseconds.
-_LOOKS = 1000
+LINE = 8  # int64 values of a cache line
 
-_INT64 = ir.IntType(64)
+# How often a waiting thread looks before it yields its processor: about 50 microseconds.
+_SPINS = 1000
+
+
+def team_state_size(steps: int, threads: int) -> int:
+    """int64 values of the state of a team of so many threads for so many steps."""
+    return (threads + steps * (1 + threads)) * LINE
 
 
 class Team(NamedTuple):
@@ -39,7 +45,7 @@ class Team(NamedTuple):
 
 @intrinsic
 def _fetch_add(typing: Any, state: Any, index: Any, value: Any) -> Any:
-    """Add to an int64 in one step that no other thread can part; return what it was."""
+    """Add to an int64 atomically; return what it was."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         pointer, position, addend = arguments
@@ -59,20 +65,17 @@ def _read(typing: Any, state: Any, index: Any) -> Any:
 
 
 @intrinsic
-def _pause(typing: Any) -> Any:
-    """Tell the processor that this thread is waiting in a loop."""
+def _pause(typing: Any, weights: Any) -> Any:
+    """Tell the processor that this thread spins; `weights` point to packed weights, whose type says which it is."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        if processor().is_x86:
-            kind = ir.FunctionType(ir.VoidType(), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
-        elif processor().is_arm64:
-            kind = ir.FunctionType(ir.VoidType(), [ir.IntType(32)])
-            hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.hint")
-            builder.call(hint, [ir.IntType(32)(1)])  # the instruction YIELD
+        name, argument = weights.dtype.target.pause
+        operands = [] if argument is None else [INT32(argument)]
+        kind = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)
         return context.get_dummy_value()
 
-    return types.void(), codegen
+    return types.void(weights), codegen
 
 
 @intrinsic
@@ -80,11 +83,26 @@ def _call(typing: Any, address: Any) -> Any:
     """Call a C function that takes nothing."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        kind = ir.FunctionType(ir.IntType(32), []).as_pointer()
+        kind = ir.FunctionType(INT32, []).as_pointer()
         builder.call(builder.inttoptr(arguments[0], kind), [])
         return context.get_dummy_value()
 
     return types.void(types.intp), codegen
+
+
+@kernel
+def parallel_for(team: Team, step: int, tasks: int, body: Callable[[Any, int], None], job: Any) -> None:
+    """Call body(job, task) for each task from 0 to tasks - 1, in all threads of the team; return when all are done.
+
+    Every thread of the team calls this with the same step, once, in ascending order of steps. `job` is a tuple whose
+    field `weights` points to packed weights. What the tasks wrote is there for all afterwards.
+    """
+    task = next_task(team, step, tasks)
+    while task >= 0:
+        body(job, task)
+        task = next_task(team, step, tasks)
+    if team.size > 1:
+        wait_for_all(team, step, tasks, job.weights)
 
 
 @kernel
@@ -104,18 +122,16 @@ def next_task(team: Team, step: int, tasks: int) -> int:
 
 
 @kernel
-def wait_for_all(team: Team, step: int, tasks: int) -> None:
-    """Return when all tasks of this step are done; what each wrote is there for all. Called once in a step."""
-    if team.size == 1:
-        return
+def wait_for_all(team: Team, step: int, tasks: int, weights: Pointer) -> None:
+    """Return when all tasks of this step are done."""
     done = _line(team, step)
     _fetch_add(team.state, done, team.state[team.rank * LINE])
     team.state[team.rank * LINE] = 0
-    looks = 0
+    spins = 0
     while _read(team.state, done) < tasks:
-        looks += 1
-        if looks < _LOOKS:
-            _pause()
+        spins += 1
+        if spins < _SPINS:
+            _pause(weights)
         else:
             _call(team.yield_function)
 

@@ -15,33 +15,42 @@ from numpy.typing import NDArray
 from gte_np.checkpoint.config import BertConfig
 from gte_np.checkpoint.weights import BertWeights
 from gte_np.encoder import EncoderInput, EncoderOutput, FloatArray
-from gte_np.kernels.chunks import TOKENS_OF_A_CHUNK, Chunk, divide
-from gte_np.kernels.library import function
-from gte_np.kernels.packing import PackedWeights, padded
-from gte_np.kernels.processor import LANES
-from gte_np.kernels.threads import available_processors, pool, take_turns
-from gte_np.kernels.workspace import Workspace
+from gte_np.formats import WeightFormat
+from gte_np.kernels.operations.records import BATCH
+from gte_np.kernels.runtime.chunks import TOKENS_OF_A_CHUNK, Chunk, divide
+from gte_np.kernels.runtime.object_cache import function
+from gte_np.kernels.runtime.packing import PackedWeights, padded
+from gte_np.kernels.runtime.threads import available_processors, pool, take_turns
+from gte_np.kernels.runtime.workspace import Workspace
+from gte_np.kernels.targets import Target
+from gte_np.kernels.targets.host import host_target
+from gte_np.kernels.targets.target import LANES
 from gte_np.reference.attention import self_attention
-from gte_np.reference.low_precision import weights_of
-from gte_np.token_batch import TokenBatch
+from gte_np.reference.linear import weights_of
 
 
 class KernelEncoder:
-    """The encoder in float32, with weights in the precision of the checkpoint; or with linear layers in a `dtype`.
+    """The encoder in float32, but for linear layers, which are in a format.
 
-    `threads` is how many threads a call may use: by default one for each processor that this process may use. The
-    bits of a hidden state depend on its text alone. Calls from several Python threads share the processors.
+    `threads` is how many threads a call may use: by default one for each processor that this process may use.
+    `target` is what the kernels are compiled for: by default the processor at hand. The bits of a hidden state depend
+    on its text alone. Calls from several Python threads share the processors.
     """
 
     def __init__(
-        self, config: BertConfig, weights: BertWeights, dtype: str = "float32", threads: int | None = None
+        self,
+        config: BertConfig,
+        weights: BertWeights,
+        weight_format: WeightFormat,
+        threads: int | None = None,
+        target: Target | None = None,
     ) -> None:
         self.config = config
-        self.dtype = dtype
         self.threads = available_processors() if threads is None else threads
-        self.weights = PackedWeights(config, weights, dtype, self.threads)
-        self._stored_layers = weights.layers
-        self._encode = function(f"encode_{self.weights.kind}", arguments=4)
+        target = target or host_target()
+        self.weights = PackedWeights(config, weights, weight_format, target)
+        self.weights.pack(weights, self.threads)
+        self._run_program = function(f"encode_{self.weights.format.name}", target, arguments=5)
         self._idle: list[Workspace] = []
 
     def __call__(self, inputs: EncoderInput, *, keep_layers: bool = False) -> EncoderOutput:
@@ -51,12 +60,12 @@ class KernelEncoder:
         if job.hidden_states is None:
             return EncoderOutput(job.output)
         hidden_states = list(job.hidden_states)
-        return EncoderOutput(job.output, hidden_states, list(self._attentions(hidden_states, inputs.batch)))
+        return EncoderOutput(job.output, hidden_states, list(self._attentions(hidden_states, inputs)))
 
     def _run_all(self, job: _Job) -> None:
         """Run all chunks of a batch, in a thread of the pool."""
         with pool().claim(self.threads) as threads:
-            chunks, apart = divide(job.batch.offsets, threads)
+            chunks, apart = divide(job.inputs.batch.offsets, threads)
             if apart:
                 take_turns(chunks, lambda chunk: self._run(job, chunk, 1), min(threads, len(chunks)))
             else:
@@ -66,18 +75,22 @@ class KernelEncoder:
     def _run(self, job: _Job, chunk: Chunk, threads: int) -> None:
         """Run a chunk in a team of so many threads, this one among them."""
         with self._workspace(job, chunk, threads) as workspace:
-            fields, arrays = job.fields(chunk)
-            plan = workspace.begin(threads=threads, yield_function=_yield_function(), **fields)
-            arguments = [array.ctypes.data for array in (plan, self.weights.layers, self.weights.matrices)]
+            program = workspace.begin(threads, wanted=job.rows is not None, keep_layers=job.hidden_states is not None)
+            workspace.run["yield_function"] = _yield_function()
+            batch, arrays = job.describe(chunk)
+            start, end = job.tokens_of(chunk)
+            ids = job.inputs.batch.input_ids[start:end]
+            workspace.hidden[: end - start] = self.weights.words.rows(ids).to_float32()  # (N,) -> (N, D)
+            arguments = [array.ctypes.data for array in (workspace.run, program, batch, self.weights.matrices)]
             if threads == 1:
-                self._encode(*arguments, 0)
+                self._run_program(*arguments, 0)
             else:
-                pool().run(lambda rank: self._encode(*arguments, rank), threads)
+                pool().run(lambda rank: self._run_program(*arguments, rank), threads)
             del arrays  # the compiled code had their addresses
 
     @contextmanager
     def _workspace(self, job: _Job, chunk: Chunk, threads: int) -> Iterator[Workspace]:
-        lengths = job.batch.lengths[chunk.first : chunk.last]
+        lengths = job.inputs.batch.lengths[chunk.first : chunk.last]
         tokens, longest = int(lengths.sum()), int(lengths.max())
         try:
             workspace = self._idle.pop()
@@ -90,55 +103,60 @@ class KernelEncoder:
         yield workspace
         self._idle.append(workspace)
 
-    def _attentions(self, hidden_states: list[FloatArray], batch: TokenBatch) -> Iterator[list[FloatArray]]:
+    def _attentions(self, hidden_states: list[FloatArray], inputs: EncoderInput) -> Iterator[list[FloatArray]]:
         """Attention probabilities of each layer, by the reference from what the kernels gave that layer."""
-        for hidden, layer in zip(hidden_states, self._stored_layers, strict=False):
-            weights = weights_of(layer, self.dtype)
-            yield self_attention(hidden, batch, weights, self.config.num_attention_heads)[1]
+        for number, hidden in enumerate(hidden_states[:-1]):
+            weights = weights_of(self.weights.unpacked(number), self.weights.format)
+            yield self_attention(hidden, inputs.batch, weights, self.config.num_attention_heads)[1]
 
 
 class _Job:
     """A batch, and room for what is wanted of it."""
 
     def __init__(self, inputs: EncoderInput, weights: PackedWeights, keep_layers: bool) -> None:
-        self.batch = inputs.batch
-        self.position_ids = inputs.position_ids
-        self.rows = rows = None if keep_layers else inputs.rows
-        tokens = len(self.batch.input_ids)
-        size = weights.sizes.hidden
+        self.inputs = inputs
+        self.rows = None if keep_layers else inputs.rows
+        tokens, size = len(inputs.batch.input_ids), weights.sizes.hidden
         self._width = padded(size, LANES)
         # Kernels write whole vectors, so rows may be longer than D.
-        self._output = np.empty((tokens if rows is None else len(rows), self._width), np.float32)
+        self._output = np.empty((tokens if self.rows is None else len(self.rows), self._width), np.float32)
         self.output = self._output[:, :size]
         self.hidden_states = None
         if keep_layers:
             self._hidden_states = np.empty((len(weights.layers) + 1, tokens, self._width), np.float32)
             self.hidden_states = self._hidden_states[..., :size]
 
-    def fields(self, chunk: Chunk) -> tuple[dict[str, int], list[NDArray[Any]]]:
-        """What the plan of a chunk has to be told, and the arrays whose addresses it is told."""
-        batch = self.batch
-        start, end = int(batch.offsets[chunk.first]), int(batch.offsets[chunk.last])
+    def tokens_of(self, chunk: Chunk) -> tuple[int, int]:
+        """The first token of a chunk and the one behind its last."""
+        offsets = self.inputs.batch.offsets
+        return int(offsets[chunk.first]), int(offsets[chunk.last])
+
+    def describe(self, chunk: Chunk) -> tuple[NDArray[Any], list[NDArray[Any]]]:
+        """A record of BATCH for a chunk, and the arrays whose addresses are in it."""
+        batch = self.inputs.batch
+        start, end = self.tokens_of(chunk)
         offsets = batch.offsets[chunk.first : chunk.last + 1] - np.int32(start)
-        fields = {"texts": chunk.last - chunk.first, "tokens": end - start, "wanted": end - start}
-        arrays = {"offsets": offsets}
-        arrays["input_ids"] = batch.input_ids[start:end]
-        arrays["position_ids"] = self.position_ids[start:end]
-        arrays["token_type_ids"] = batch.token_type_ids[start:end]
+        arrays = {
+            "offsets": offsets,
+            "position_ids": self.inputs.position_ids[start:end],
+            "token_type_ids": batch.token_type_ids[start:end],
+        }
+        sizes = {"texts": chunk.last - chunk.first, "tokens": end - start, "wanted": end - start}
         first = start
         if self.rows is not None:
             first, last = (int(at) for at in np.searchsorted(self.rows, (start, end)))
             arrays["wanted_rows"] = (self.rows[first:last] - start).astype(np.int32)
             arrays["wanted_offsets"] = np.searchsorted(arrays["wanted_rows"], offsets).astype(np.int32)
-            fields["wanted"] = last - first
+            sizes["wanted"] = last - first
         arrays["output"] = self._output[first:]
-        fields["output_stride"] = self._width
-        fields["hidden_states"] = 0
+        sizes["output_stride"] = self._width
         if self.hidden_states is not None:
             arrays["hidden_states"] = self._hidden_states[:, start:]
-            fields["layer_stride"] = self._hidden_states[0].size
-        fields |= {name: array.ctypes.data for name, array in arrays.items()}
-        return fields, list(arrays.values())
+            sizes["layer_stride"] = self._hidden_states[0].size
+        record = np.zeros(1, BATCH)
+        for name, value in (sizes | {name: array.ctypes.data for name, array in arrays.items()}).items():
+            record[name] = value
+        return record, list(arrays.values())
 
 
 @cache

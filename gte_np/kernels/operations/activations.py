@@ -1,35 +1,29 @@
 """Rows of float32 -> what a linear layer in bfloat16 or int8 multiplies with its weights.
 
-A token is quantised by itself, so that its vector depends on no other. See `gte_np.reference.low_precision`.
+A token is quantised by itself, so that its vector depends on no other. See `gte_np.formats.int8` for the numbers.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numba.extending import overload
 
-from gte_np.kernels.matmul import Operand
-from gte_np.kernels.plan import FACTORS
-from gte_np.kernels.simd import (
-    LANES,
-    ROUNDER,
-    Pointer,
-    Vector,
+from gte_np.formats.int8 import FACTORS
+from gte_np.kernels.language.emitter import ROUNDER
+from gte_np.kernels.language.memory import load, offset, store_bfloat16, store_octets
+from gte_np.kernels.language.types import LANES, Pointer, Vector, kernel
+from gte_np.kernels.language.vectors import (
     find_lane,
     fma,
-    kernel,
-    load,
     max_lanes,
     maximum,
     min_lanes,
     minimum,
-    offset,
     splat,
-    store_bfloat16,
-    store_octets,
     sum_lanes,
-    values_of_word,
     where_equal,
 )
+from gte_np.kernels.operations.matmul import Operand
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
@@ -38,18 +32,35 @@ _SMALLEST_SCALE = np.float32(1e-30)  # of a row whose values are zeros, say
 _ROUNDER = np.float32(ROUNDER)
 
 
-@kernel
-def narrow_row(matrices: Pointer, row: Pointer, width: int, operand: Operand, index: int) -> None:
-    """Write row number `index` of an operand of products with `matrices`; nothing if they take float32.
+def write_operand(weights: Pointer, row: Pointer, width: int, operand: Operand, index: int) -> None:
+    """Write row number `index` of an operand of products with `weights`; nothing if they take float32 as it is.
 
     `row` has values up to the next multiple of LANES behind `width`.
     """
+
+
+@overload(write_operand, jit_options={"error_model": "numpy"})
+def _write_operand(weights, row, width, operand, index):  # type: ignore[no-untyped-def]  # Numba compares signatures
+    return ACTIVATIONS[weights.dtype.format.activations]
+
+
+def _write_nothing(weights, row, width, operand, index):  # type: ignore[no-untyped-def]
+    pass
+
+
+def _write_bfloat16(weights, row, width, operand, index):  # type: ignore[no-untyped-def]
     words = offset(operand.words.data, index * operand.words.stride)
-    if values_of_word(matrices) == 2:
-        for column in range(0, width, LANES):
-            store_bfloat16(words, column, load(row, column))
-    elif values_of_word(matrices) == 4:
-        quantize_row(row, width, words, offset(operand.factors, index * FACTORS))
+    for column in range(0, width, LANES):
+        store_bfloat16(words, column, load(row, column))
+
+
+def _write_uint8(weights, row, width, operand, index):  # type: ignore[no-untyped-def]
+    words = offset(operand.words.data, index * operand.words.stride)
+    quantize_row(row, width, words, offset(operand.factors, index * FACTORS))
+
+
+# By the names of `WeightFormat.activations`.
+ACTIVATIONS = {"float32": _write_nothing, "bfloat16": _write_bfloat16, "uint8": _write_uint8}
 
 
 @kernel

@@ -6,17 +6,9 @@ import math
 
 import numpy as np
 
-from gte_np.kernels.simd import (
-    ROUNDER,
-    Vector,
-    fma,
-    kernel,
-    maximum,
-    minimum,
-    polynomial,
-    scale_by_power_of_two,
-    splat,
-)
+from gte_np.kernels.language.emitter import ROUNDER
+from gte_np.kernels.language.types import Vector, kernel
+from gte_np.kernels.language.vectors import fma, maximum, minimum, polynomial, scale_by_power_of_two, splat
 from gte_np.reference.feed_forward import ERF_COEFFICIENTS, ERF_LIMIT
 
 # 2^x = 2^n 2^r, with n whole and |r| <= 1/2. Of all polynomials of degree 5 with value 1 at 0, this one has the least

@@ -1,49 +1,46 @@
-"""Layer normalisation, with what is added up before it, and the embeddings, which end with one."""
+"""Layer normalisation, and what is added up before it: the residual, or the embeddings."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from gte_np.kernels.matmul import Matrix
-from gte_np.kernels.simd import (
-    LANES,
-    Pointer,
-    Vector,
-    first_lanes,
-    fma,
-    kernel,
-    load,
-    offset,
-    splat,
-    store,
-    sum_lanes,
-)
+from gte_np.kernels.language.memory import load, store
+from gte_np.kernels.language.types import LANES, Pointer, Vector, kernel
+from gte_np.kernels.language.vectors import first_lanes, fma, splat, sum_lanes
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 
 
-# Two sums of every other vector: each addition waits for the one before in its sum.
+# Two accumulators, of every other vector: each addition waits for the one before in its accumulator.
 _PAIR = 2 * LANES
 
 
-@kernel
-def normalize_row(
-    row: Pointer, total: np.float32, width: int, weight: Pointer, bias: Pointer, eps: np.float32
-) -> None:
-    """Give `width` values, whose sum is `total`, mean 0 and variance 1, then scale and shift, in place.
+class Norm(NamedTuple):
+    """The weight and the bias of a layer norm, padded with zeros to a multiple of LANES, its width, and eps."""
 
-    The lanes behind the last value, up to the next multiple of LANES, hold zeros afterwards: `weight` and `bias` are
-    padded with zeros.
+    weight: Pointer
+    bias: Pointer
+    width: int
+    eps: np.float32
+
+
+@kernel
+def normalize_row(row: Pointer, total: np.float32, norm: Norm) -> None:
+    """Give the values of a row, whose sum is `total`, mean 0 and variance 1, then scale and shift, in place.
+
+    The lanes behind the last value, up to the next multiple of LANES, hold zeros afterwards.
     """
+    width = norm.width
     mean = splat(total / np.float32(width))
     variance = squares_around(mean, row, width) / np.float32(width)
-    scale = splat(_ONE / np.float32(math.sqrt(variance + eps)))
+    scale = splat(_ONE / np.float32(math.sqrt(variance + norm.eps)))
     for column in range(0, width, LANES):
         centred = load(row, column) - mean
-        store(row, column, fma(centred * scale, load(weight, column), load(bias, column)))
+        store(row, column, fma(centred * scale, load(norm.weight, column), load(norm.bias, column)))
 
 
 @kernel
@@ -58,17 +55,6 @@ def squares_around(mean: Vector, row: Pointer, width: int) -> np.float32:
         x = first_lanes(load(row, column) - mean, width - column, _ZERO)
         even = fma(x, x, even)
     return sum_lanes(even + odd)
-
-
-@kernel
-def add_and_normalize(
-    rows: int, x: Matrix, added: Matrix, width: int, weight: Pointer, bias: Pointer, eps: np.float32
-) -> None:
-    """x = layer_norm(x + added): (rows, D), (rows, D) -> (rows, D). Rows of both are padded with zeros."""
-    for index in range(rows):
-        row = offset(x.data, index * x.stride)
-        total = add_row(row, offset(added.data, index * added.stride), width)
-        normalize_row(row, total, width, weight, bias, eps)
 
 
 @kernel
@@ -90,16 +76,11 @@ def add_row(row: Pointer, added: Pointer, width: int) -> np.float32:
 
 
 @kernel
-def embed_token(
-    word: Pointer, scale: np.float32, kind: Pointer, position: Pointer, width: int, row: Pointer
-) -> np.float32:
-    """row = scale word + token type + position: table rows of D values, each read up to a multiple of LANES.
-
-    Return the sum of it.
-    """
+def add_embeddings(row: Pointer, token_type: Pointer, position: Pointer, width: int) -> np.float32:
+    """row = row + token type + position, D values each, read up to a multiple of LANES; return the sum of it."""
     sums = splat(_ZERO)
     for column in range(0, width, LANES):
-        total = load(word, column) * splat(scale) + load(kind, column) + load(position, column)
+        total = load(row, column) + load(token_type, column) + load(position, column)
         total = first_lanes(total, width - column, _ZERO)
         store(row, column, total)
         sums = sums + total

@@ -1,0 +1,61 @@
+"""dtype "bfloat16": weights and activations are rounded to 16 bits, and their products are added up in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_np.checkpoint.stored_tensor import StoredTensor
+from gte_np.formats.weight_format import FloatArray, FormattedMatrix, ProductStep, Value, WeightFormat
+
+
+class Bfloat16(WeightFormat):
+    """Two bfloat16 values of neighbouring input features a word."""
+
+    name = dtype = stored = activations = "bfloat16"
+    word = np.dtype(np.uint32)
+    values_of_word = 2
+
+    def encode_rows(self, values: FloatArray) -> dict[str, NDArray[Any]]:
+        """The nearest bfloat16 values."""
+        return {"": round_to_bfloat16(values)}
+
+    def multiplier(self, matrix: FormattedMatrix) -> Callable[[FloatArray], FloatArray]:
+        """Round x as the weights were rounded, then multiply in float32."""
+        weight = matrix.to_float32()
+        return lambda x: StoredTensor("bfloat16", round_to_bfloat16(x)).to_float32() @ weight.T  # -> (N, out)
+
+    def step(self, target: Any) -> ProductStep:
+        """Two products, by the target's dot product if it has one."""
+        return Bfloat16Step(target.bfloat16_dot_product)
+
+
+class Bfloat16Step(ProductStep):
+    """Two values of x with two weights of each output feature."""
+
+    def __init__(self, dot_product: Any) -> None:
+        self.dot_product = dot_product
+
+    def load_weights(self, emit: Any, panel: Any, step: Value, first: int) -> Value:
+        """Pairs of weights."""
+        return self.dot_product.weights(emit, emit.load_words(panel.weight_at(emit, step, first)))
+
+    def load_x(self, emit: Any, pointer: Value) -> Value:
+        """A pair of values, broadcast."""
+        return self.dot_product.x(emit, emit.broadcast(emit.load_word(pointer)))
+
+    def multiply_add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
+        """Adds the product of the second values of the pairs, then that of the first."""
+        return self.dot_product.add(emit, x, weights, accumulator)
+
+
+def round_to_bfloat16(values: FloatArray) -> NDArray[np.uint16]:
+    """The 16-bit patterns of the nearest bfloat16 values, ties to even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16).astype(np.uint16)
+
+
+BFLOAT16 = Bfloat16()

@@ -1,0 +1,205 @@
+"""dtype "int8": whole numbers of 8 bits, multiplied and added up exactly, then scaled.
+
+This follows Dettmers et al., "LLM.int8()" (2022), in small: a scale for each row of the weights and for each token,
+and what is far outside the range of the others is kept apart. Here that is one value of each token, its largest.
+
+    weight[o, i] ~ scale[o] * integer[o, i]                    integer from -127 to 127
+    x[n, i]      ~ scale[n] * (integer[n, i] - zero[n])        integer from 0 to 255
+
+so a product is scale[n] scale[o] (sum of integer products - zero[n] * sum of the row's weights), and at one input
+feature of each token, its outlier, what the integer leaves over is added exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_np.checkpoint.stored_tensor import StoredTensor
+from gte_np.formats.weight_format import FloatArray, FormattedMatrix, Parts, ProductStep, Value, WeightFormat
+
+SCALE = "_scale"  # what the name of the (out,) float32 scales adds to that of the matrix
+FACTORS = 4  # float32 values that the kernels keep for each row of x: scale, zero, rest, place of the outlier
+
+_LARGEST = 127
+_STEPS = np.float32(255)
+_SMALLEST_SCALE = np.float32(1e-30)  # of a row of zeros, say
+
+
+class Int8(WeightFormat):
+    """Four int8 values of neighbouring input features a word, and a float32 scale for each output feature."""
+
+    name = dtype = stored = "int8"
+    file = "model_int8.safetensors"  # a name that keeps others from taking the integers for weights
+    activations = "uint8"
+    word = np.dtype(np.uint32)
+    values_of_word = 4
+    most_features = 2**31 // (255 * 128)  # 32 bits hold the sum of so many products of 255 and -128
+
+    @property
+    def part_dtypes(self) -> dict[str, str]:
+        """The integers and the scales."""
+        return {"": "int8", SCALE: "float32"}
+
+    def part_shapes(self, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
+        """(out, in) integers, (out,) scales."""
+        return {"": (outputs, inputs), SCALE: (outputs,)}
+
+    def encode_rows(self, values: FloatArray) -> dict[str, NDArray[Any]]:
+        """values / scale, rounded, where the largest of each row becomes 127."""
+        largest = np.abs(values).max(axis=1, keepdims=True)  # (out, in) -> (out, 1)
+        scale = np.maximum(largest / np.float32(_LARGEST), _SMALLEST_SCALE)
+        return {"": np.rint(values / scale).astype(np.int8), SCALE: scale[:, 0]}
+
+    def decode(self, parts: Parts) -> FloatArray:
+        """integers * scale."""
+        return parts[""].data * parts[SCALE].data[:, None]
+
+    def multiplier(self, matrix: FormattedMatrix) -> Callable[[FloatArray], FloatArray]:
+        """Quantise x, multiply whole numbers, scale."""
+        return Int8Product(matrix.parts[""].data.astype(np.float64), np.array(matrix.parts[SCALE].data))
+
+    def constant_rows(self, features: int) -> int:
+        """Two: the scale and the sum of the integers of each output feature."""
+        return 2
+
+    def constants(self, parts: Parts) -> FloatArray:
+        """The scale and the sum of the integers of each output feature."""
+        return np.stack([parts[SCALE].data, parts[""].data.sum(axis=1, dtype=np.int32).astype(np.float32)])
+
+    def from_words(self, words: NDArray[Any], constants: FloatArray, features: int) -> FormattedMatrix:
+        """The integers are the words' bytes, the scales are the first constants."""
+        integers = super().from_words(words, constants, features).parts[""]
+        return FormattedMatrix(self, {"": integers, SCALE: StoredTensor("float32", constants[0])})
+
+    def step(self, target: Any) -> ProductStep:
+        """Four products, by the target's dot product if it has one."""
+        return Int8Step(target.int8_dot_product)
+
+
+@dataclass(frozen=True)
+class Int8Product:
+    """The product with an (out, in) matrix of whole numbers from -127 to 127 with an (out,) scale."""
+
+    integers: NDArray[np.float64]  # which adds up whole numbers without rounding, and has a fast product
+    scale: FloatArray
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        """(N, in) -> (N, out)."""
+        tokens = quantize_tokens(x)
+        sums = tokens.integers @ self.integers.T - tokens.zero * self.integers.sum(axis=1)  # (N, out)
+        sums += tokens.rest * self.integers.T[tokens.outlier]  # (N, 1), (N, out)
+        return (sums * tokens.scale * self.scale).astype(np.float32)
+
+
+class QuantizedTokens(NamedTuple):
+    """x = scale (integers - zero), and at each token's `outlier` that and scale rest.
+
+    `integers` is (N, in), from 0 to 255; `scale`, `zero` and `rest` are (N, 1), `outlier` is (N,).
+    """
+
+    integers: NDArray[np.float64]
+    scale: FloatArray
+    zero: FloatArray
+    rest: FloatArray
+    outlier: NDArray[np.intp]
+
+
+def quantize_tokens(x: FloatArray) -> QuantizedTokens:
+    """Spread the range of each token, its outlier left out and zero taken in, over 256 steps: (N, in) -> (N, in)."""
+    outlier = np.abs(x).argmax(axis=1)
+    at_outlier = np.arange(len(x)), outlier
+    others = x.copy()
+    others[at_outlier] = 0
+    high, low = others.max(axis=1, keepdims=True, initial=0), others.min(axis=1, keepdims=True, initial=0)
+    scale = (high - low) / _STEPS
+    scale = np.where(scale < _SMALLEST_SCALE, np.float32(1), scale)
+    inverse = np.float32(1) / scale
+    zero = np.rint(-low * inverse)
+    exact = x * inverse + zero
+    integers = np.clip(np.rint(exact), 0, _STEPS)
+    rest = (exact - integers)[at_outlier][:, None]
+    return QuantizedTokens(integers.astype(np.float64), scale, zero, rest, outlier)
+
+
+class Int8Step(ProductStep):
+    """Four bytes of x with four weights of each output feature."""
+
+    def __init__(self, dot_product: Any) -> None:
+        self.dot_product = dot_product
+
+    def columns(self, emit: Any, panel: Any) -> list[Int8Columns]:
+        """Scales, sums of weights and biases."""
+        return [
+            Int8Columns(
+                first,
+                panel.constant_at(emit, 0, first),
+                panel.constant_at(emit, 1, first),
+                panel.bias_at(emit, first),
+            )
+            for first in panel.vectors
+        ]
+
+    def start(self, emit: Any, columns: list[Int8Columns]) -> list[Value]:
+        """Zero, or what makes up for the way in which a target's instruction reads x."""
+        return [self.dot_product.start(emit, column.weight_sums) for column in columns]
+
+    def load_weights(self, emit: Any, panel: Any, step: Value, first: int) -> Value:
+        """Four weights of each output feature."""
+        return self.dot_product.weights(emit, emit.load_words(panel.weight_at(emit, step, first)))
+
+    def load_x(self, emit: Any, pointer: Value) -> Value:
+        """Four bytes, broadcast."""
+        return self.dot_product.x(emit, emit.broadcast(emit.load_word(pointer)))
+
+    def multiply_add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
+        """Exact."""
+        return self.dot_product.add(emit, x, weights, accumulator)
+
+    def finish(
+        self, emit: Any, accumulators: list[Value], columns: list[Int8Columns], panel: Any, factors: Value
+    ) -> list[Value]:
+        """scale scale (sum + rest weight[outlier] - zero weight_sum) + bias."""
+        builder = emit.builder
+        scale, zero, rest, place = (builder.load(emit.at(factors, number)) for number in range(FACTORS))
+        outlier = Outlier(emit, panel, place)
+        scale, below_zero, rest = (emit.broadcast(value) for value in (scale, builder.fneg(zero), rest))
+        finished = []
+        for accumulator, column in zip(accumulators, columns, strict=True):
+            weights = outlier.weights(emit, column.first)
+            value = emit.fma(rest, emit.to_floats(weights), emit.to_floats(accumulator))
+            value = emit.fma(below_zero, column.weight_sums, value)
+            finished.append(emit.fma(value, builder.fmul(scale, column.scale), column.bias))
+        return finished
+
+
+class Int8Columns(NamedTuple):
+    """What a tile needs of 16 output features of a panel, the first of which has a number."""
+
+    first: int
+    scale: Value
+    weight_sums: Value
+    bias: Value
+
+
+class Outlier:
+    """The weights at the input feature of a token's outlier: a byte of the words of one step."""
+
+    def __init__(self, emit: Any, panel: Any, place: Value) -> None:
+        builder, int64, int32 = emit.builder, emit.int64, emit.int32
+        place = builder.fptosi(place, int64)
+        self._word = panel.weight_at(emit, builder.lshr(place, int64(2)), 0)
+        byte = builder.trunc(builder.and_(place, int64(3)), int32)
+        self._shift = emit.broadcast(builder.sub(int32(24), builder.shl(byte, int32(3))))
+
+    def weights(self, emit: Any, first: int) -> Value:
+        """Of 16 output features, as int32."""
+        words = emit.load_words(emit.at(self._word, first))
+        return emit.builder.ashr(emit.builder.shl(words, self._shift), emit.words(24))
+
+
+INT8 = Int8()

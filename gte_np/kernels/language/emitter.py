@@ -1,0 +1,191 @@
+"""What code for a target is emitted with: the steps of weight formats and the intrinsics are written in it."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from gte_np.kernels.language.types import (
+    BYTE_POINTER,
+    FLOATS,
+    INT32,
+    INT64,
+    LANES,
+    OCTETS,
+    SHORTS,
+    WORDS,
+)
+from gte_np.kernels.targets import Target
+
+# Adding it leaves the nearest whole number in the low bits of a float32: beyond 2^23 there are no fractions.
+ROUNDER = 1.5 * 2**23
+
+_HALVES = ir.VectorType(ir.HalfType(), LANES)
+# The 16-bit and the 8-bit values in 16 words.
+_SHORTS_OF_WORDS = ir.VectorType(SHORTS.element, 2 * LANES)
+_OCTETS_OF_WORDS = ir.VectorType(OCTETS.element, 4 * LANES)
+
+
+def filled(value: float, vector: ir.VectorType = FLOATS) -> ir.Constant:
+    """A constant vector of one value."""
+    return ir.Constant(vector, [value] * vector.count)
+
+
+class Emitter:
+    """Emits the operations of LLVM that kernels need, for a target if they depend on it; `builder` emits all others.
+
+    Vectors have 16 lanes: of float32 ("floats"), or of int32 ("words").
+    """
+
+    int32, int64 = INT32, INT64
+
+    def __init__(self, builder: ir.IRBuilder, target: Target | None = None) -> None:
+        self.builder = builder
+        self.target = target
+
+    # --- memory ---------------------------------------------------------------------------------------------------
+
+    def at(self, pointer: ir.Value, index: ir.Value | int) -> ir.Value:
+        """The pointer to an element."""
+        return self.builder.gep(pointer, [INT64(index) if isinstance(index, int) else index])
+
+    def load_as(self, pointer: ir.Value, kind: ir.Type, align: int) -> ir.Value:
+        """What lies at a pointer, as another type."""
+        return self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=align)
+
+    def load_floats(self, pointer: ir.Value) -> ir.Value:
+        """16 float32 values; the address need only be aligned to one."""
+        return self.load_as(pointer, FLOATS, 4)
+
+    def load_words(self, pointer: ir.Value) -> ir.Value:
+        """16 int32 values; the address need only be aligned to one."""
+        return self.load_as(pointer, WORDS, 4)
+
+    def load_word(self, pointer: ir.Value) -> ir.Value:
+        """One int32 value."""
+        return self.load_as(pointer, INT32, 4)
+
+    def load_stored(self, pointer: ir.Value, stored: str) -> ir.Value:
+        """16 values that are stored as float32, float16 or bfloat16, as floats."""
+        if stored == "float32":
+            return self.load_floats(pointer)
+        if stored == "float16" and self.target is not None and self.target.has_float16:
+            return self.builder.fpext(self.load_as(pointer, _HALVES, 2), FLOATS)
+        bits = self.builder.zext(self.load_as(pointer, SHORTS, 2), WORDS)
+        if stored == "bfloat16":  # the upper half of a float32
+            return self.as_floats(self.builder.shl(bits, self.words(16)))
+        return self._float16_of_bits(bits)
+
+    def _float16_of_bits(self, bits: ir.Value) -> ir.Value:
+        """Finite float16 values, whose bits are in 32-bit lanes, as float32.
+
+        Exponent and fraction move to their places in a float32, which leaves the exponent too small by 127 - 15; the
+        product corrects that, exactly, for subnormal numbers as well.
+        """
+        builder = self.builder
+        magnitude = builder.shl(builder.and_(bits, self.words(0x7FFF)), self.words(13))
+        scaled = builder.fmul(self.as_floats(magnitude), self.floats(2.0**112))
+        sign = builder.shl(builder.and_(bits, self.words(0x8000)), self.words(16))
+        return self.as_floats(builder.or_(self.as_words(scaled), sign))
+
+    def store_floats(self, value: ir.Value, pointer: ir.Value) -> None:
+        """Write 16 float32 values; the address need only be aligned to one."""
+        self.builder.store(value, self.builder.bitcast(pointer, FLOATS.as_pointer()), align=4)
+
+    def store_octets(self, value: ir.Value, pointer: ir.Value) -> None:
+        """Write 16 floats from 0 to 255 as bytes, rounded, ties to even."""
+        rounded = self.as_words(self.builder.fadd(value, self.floats(ROUNDER)))
+        octets = self.builder.trunc(rounded, OCTETS)
+        self.builder.store(octets, self.builder.bitcast(pointer, OCTETS.as_pointer()), align=1)
+
+    def store_bfloat16(self, value: ir.Value, pointer: ir.Value) -> None:
+        """Write the bfloat16 values nearest to 16 floats, ties to even."""
+        builder, bits, half = self.builder, self.as_words(value), self.words(16)
+        odd = builder.and_(builder.lshr(bits, half), self.words(1))
+        rounded = builder.add(bits, builder.add(odd, self.words(0x7FFF)))
+        shorts = builder.trunc(builder.lshr(rounded, half), SHORTS)
+        builder.store(shorts, builder.bitcast(pointer, SHORTS.as_pointer()), align=2)
+
+    def prefetch(self, pointer: ir.Value, distance: int) -> None:
+        """Ask for the cache line so many bytes behind the pointer, into the second cache; any address will do."""
+        kind = ir.FunctionType(ir.VoidType(), [BYTE_POINTER, INT32, INT32, INT32])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
+        address = self.at(self.builder.bitcast(pointer, BYTE_POINTER), distance)
+        self.builder.call(function, [address, INT32(0), INT32(2), INT32(1)])  # to read, second cache, data
+
+    # --- values ---------------------------------------------------------------------------------------------------
+
+    def floats(self, value: float) -> ir.Constant:
+        """16 times a float32 value."""
+        return filled(value)
+
+    def words(self, value: int) -> ir.Constant:
+        """16 times an int32 value."""
+        return filled(value, WORDS)
+
+    def shorts(self, value: int) -> ir.Constant:
+        """32 times an int16 value."""
+        return filled(value, _SHORTS_OF_WORDS)
+
+    def as_shorts(self, words: ir.Value) -> ir.Value:
+        """The two 16-bit values of each word."""
+        return self.builder.bitcast(words, _SHORTS_OF_WORDS)
+
+    def as_octets(self, words: ir.Value) -> ir.Value:
+        """The four bytes of each word."""
+        return self.builder.bitcast(words, _OCTETS_OF_WORDS)
+
+    def as_floats(self, value: ir.Value) -> ir.Value:
+        """The same bits as floats."""
+        return self.builder.bitcast(value, FLOATS)
+
+    def as_words(self, value: ir.Value) -> ir.Value:
+        """The same bits as words."""
+        return self.builder.bitcast(value, WORDS)
+
+    def to_floats(self, words: ir.Value) -> ir.Value:
+        """The nearest float32 values of int32 values."""
+        return self.builder.sitofp(words, FLOATS)
+
+    def broadcast(self, value: ir.Value) -> ir.Value:
+        """A vector of one value."""
+        undefined = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+        first = self.builder.insert_element(undefined, value, INT32(0))
+        return self.builder.shuffle_vector(first, undefined, self.words(0))
+
+    def fma(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+        """x y + z, rounded once where the target has the instruction, twice where it has not."""
+        kind = ir.FunctionType(FLOATS, [FLOATS] * 3)
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
+        return self.builder.call(function, [x, y, z])
+
+    # --- instructions of a processor ------------------------------------------------------------------------------
+
+    def in_parts(self, lanes: int, name: str, *vectors: ir.Value, result: ir.VectorType | None = None) -> ir.Value:
+        """Call an instruction for registers of so many 32-bit lanes on each part of vectors of 16 such lanes."""
+        parts = [
+            self._call(name, [self._part(vector, lanes, first) for vector in vectors], lanes, result)
+            for first in range(0, LANES, lanes)
+        ]
+        while len(parts) > 1:
+            parts = [self._joined(*parts[at : at + 2]) for at in range(0, len(parts), 2)]
+        return parts[0]
+
+    def _call(self, name: str, arguments: list[ir.Value], lanes: int, result: ir.VectorType | None) -> ir.Value:
+        kind = arguments[0].type if result is None else ir.VectorType(result.element, lanes)
+        function_type = ir.FunctionType(kind, [argument.type for argument in arguments])
+        function = cgutils.get_or_insert_function(self.builder.module, function_type, name)
+        return self.builder.call(function, arguments)
+
+    def _part(self, vector: ir.Value, lanes: int, first: int) -> ir.Value:
+        if lanes == LANES:
+            return vector
+        elements = vector.type.count // LANES  # of a 32-bit lane
+        return self._shuffled(vector, vector, range(first * elements, (first + lanes) * elements))
+
+    def _joined(self, first: ir.Value, second: ir.Value) -> ir.Value:
+        return self._shuffled(first, second, range(2 * first.type.count))
+
+    def _shuffled(self, first: ir.Value, second: ir.Value, picks: range) -> ir.Value:
+        lanes = ir.Constant(ir.VectorType(INT32, len(picks)), list(picks))
+        return self.builder.shuffle_vector(first, second, lanes)

@@ -1,0 +1,161 @@
+"""Pointers: moving them, reading and writing vectors where they point, and what their types tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gte_np.formats.float_formats import FLOAT32
+from gte_np.kernels.language.emitter import Emitter
+from gte_np.kernels.language.types import (
+    BYTE_POINTER,
+    FLOAT,
+    INT16,
+    INT32,
+    INT64,
+    LANES,
+    WORDS,
+    PanelType,
+    float32,
+    float_vector,
+    kernel,
+    pointer_to,
+)
+
+
+@intrinsic
+def offset(typing: Any, pointer: Any, elements: Any) -> Any:
+    """The pointer, moved by so many elements."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return pointer(pointer, types.intp), codegen
+
+
+def _pointer_at(element: types.Type, value: ir.Type) -> Any:
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return builder.inttoptr(arguments[0], value.as_pointer())
+
+    return intrinsic(lambda typing, address: (pointer_to(element)(types.intp), codegen))
+
+
+# The pointer to what lies at an address.
+floats_at = _pointer_at(float32, FLOAT)
+int32s_at = _pointer_at(types.int32, INT32)
+int64s_at = _pointer_at(types.int64, INT64)
+
+
+@intrinsic
+def float32_panel(typing: Any, floats: Any, like: Any) -> Any:
+    """A pointer to float32 values, taken for packed float32 weights on the target of other weights, `like`."""
+    panel = pointer_to(PanelType(FLOAT32, like.dtype.target))
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return arguments[0]
+
+    return panel(floats, like), codegen
+
+
+@intrinsic
+def record_at(typing: Any, records: Any, index: Any) -> Any:
+    """A record of an array of them; to Numba a record is where it lies."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return records.dtype(records, types.intp), codegen
+
+
+@intrinsic
+def load(typing: Any, pointer: Any, index: Any) -> Any:
+    """16 float32 values from `index` on."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        emit = Emitter(builder)
+        return emit.load_floats(emit.at(*arguments))
+
+    return float_vector(pointer_to(float32), types.intp), codegen
+
+
+def _storing(write: Callable[[Emitter, ir.Value, ir.Value], None], element: ir.Type) -> Any:
+    """The intrinsic that writes a vector at an index, which counts elements of a type."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        pointer, index, value = arguments
+        emit = Emitter(builder)
+        write(emit, value, emit.at(builder.bitcast(pointer, element.as_pointer()), index))
+        return context.get_dummy_value()
+
+    signature = types.void(pointer_to(float32), types.intp, float_vector)
+    return intrinsic(lambda typing, pointer, index, value: (signature, codegen))
+
+
+store = _storing(Emitter.store_floats, FLOAT)  # 16 float32 values
+store_octets = _storing(Emitter.store_octets, BYTE_POINTER.pointee)  # 16 bytes, rounded, ties to even
+store_bfloat16 = _storing(Emitter.store_bfloat16, INT16)  # 16 bfloat16 values, rounded, ties to even
+
+
+@intrinsic
+def transpose_block(typing: Any, source: Any, source_stride: Any, target: Any, target_stride: Any) -> Any:
+    """Write a block of 16 x 16 elements with rows and columns exchanged."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        source_pointer, source_step, target_pointer, target_step = arguments
+        size = 2 if source.dtype == types.int16 else 4
+        block = ir.VectorType(source_pointer.type.pointee, LANES).as_pointer()
+
+        def row_of(pointer: ir.Value, step: ir.Value, row: int) -> ir.Value:
+            return builder.bitcast(builder.gep(pointer, [builder.mul(step, INT64(row))]), block)
+
+        rows = [builder.load(row_of(source_pointer, source_step, row), align=size) for row in range(LANES)]
+        for row, value in enumerate(_transpose(builder, rows)):
+            builder.store(value, row_of(target_pointer, target_step, row), align=size)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp), codegen
+
+
+def _transpose(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
+    """Exchange quadrants of 8 x 8, then in each quadrant those of 4 x 4, of 2 x 2, of 1."""
+    for size in (8, 4, 2, 1):
+        upper = [lane if not lane & size else LANES + (lane ^ size) for lane in range(LANES)]
+        lower = [lane | size if not lane & size else LANES + lane for lane in range(LANES)]
+        for row in (row for row in range(LANES) if not row & size):
+            pair = rows[row], rows[row | size]
+            rows[row] = builder.shuffle_vector(*pair, ir.Constant(WORDS, upper))
+            rows[row | size] = builder.shuffle_vector(*pair, ir.Constant(WORDS, lower))
+    return rows
+
+
+# --- what the type of a pointer to packed weights tells, known when the kernel is compiled ------------------------
+
+
+def _known(answer: Callable[[PanelType], int]) -> Any:
+    def typed(typing: Any, weights: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+            return INT64(answer(weights.dtype))
+
+        return types.intp(weights), codegen
+
+    return intrinsic(typed)
+
+
+panel_width = _known(lambda panel: panel.target.panel)  # output features of a panel
+tile_rows = _known(lambda panel: panel.target.tile_rows)  # the most rows of a tile
+
+
+@kernel
+def smaller(x: int, y: int) -> int:
+    """The smaller of two numbers; Numba's min is slow to compile."""
+    return x if x < y else y
+
+
+@kernel
+def larger(x: int, y: int) -> int:
+    """The larger of two numbers."""
+    return x if x > y else y

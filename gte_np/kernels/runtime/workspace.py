@@ -1,0 +1,118 @@
+"""The memory that a run of the encoder works in, and the programs that refer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_np.formats.int8 import FACTORS
+from gte_np.kernels.language.parallel import team_state_size
+from gte_np.kernels.operations.records import RUN
+from gte_np.kernels.runtime.packing import PackedWeights, Sizes, padded
+from gte_np.kernels.runtime.program import Buffers, Rows, Words, write_program
+from gte_np.kernels.targets import Target
+from gte_np.kernels.targets.target import LANES
+
+_ALIGNMENT = 64  # bytes of a cache line
+# Rows are so much farther apart than they are long, in values: a cache line. Rows of 4 KB, say, would all compete for
+# the same few places of the nearest cache.
+_GAP = 16
+
+
+def stride_of(width: int) -> int:
+    """How far rows of this width lie apart."""
+    return width + _GAP
+
+
+def attention_scratch(keys: int, head_width: int, target: Target) -> int:
+    """float32 values that `gte_np.kernels.operations.attention.attend` needs for a head of a text.
+
+    That is its keys and values, and the scores, their sums and the context of a tile of queries.
+    """
+    columns = padded(keys + 1, target.panel)  # one more than keys, for `exponentiate`
+    return columns * head_width + keys * head_width + target.tile_rows * (columns + LANES + head_width + 1)
+
+
+def scratch_size(sizes: Sizes, longest: int, target: Target) -> int:
+    """float32 values of scratch memory for each thread: for attention, or for a panel of widened weights."""
+    depth = max(sizes.hidden, sizes.inner, sizes.attention_width)
+    return padded(max(attention_scratch(longest, sizes.head_width, target), depth * target.panel), LANES)
+
+
+class Workspace:
+    """Buffers for a batch of so many tokens, of texts of at most so many, and a team of so many threads."""
+
+    def __init__(self, weights: PackedWeights, tokens: int, longest: int, threads: int) -> None:
+        self.tokens, self.longest, self.threads = tokens, longest, threads
+        self.weights = weights
+        self._rows = padded(tokens, LANES) + LANES  # keys are read up to a multiple of LANES
+        self._scratch = scratch_size(weights.sizes, longest, weights.target)
+        self._memory = np.empty(sum(self._sizes()) + _ALIGNMENT // 4, np.float32)
+        self.buffers, scratch = self._divide()
+        hidden = self._memory[(self.buffers.hidden.address - self._memory.ctypes.data) // 4 :]
+        stride = self.buffers.hidden.stride
+        self.hidden = hidden[: tokens * stride].reshape(tokens, stride)[:, : weights.sizes.hidden]  # (N, D)
+        self._programs: dict[tuple[bool, bool], NDArray[Any]] = {}
+        self.run = np.zeros(1, RUN)
+        self.run["scratch"], self.run["scratch_size"] = scratch, self._scratch
+        self._state = np.zeros(0, np.int64)
+
+    def fits(self, tokens: int, longest: int, threads: int) -> bool:
+        """Whether a batch has room here."""
+        return tokens <= self.tokens and longest <= self.longest and threads <= self.threads
+
+    def begin(self, threads: int, *, wanted: bool, keep_layers: bool) -> NDArray[Any]:
+        """The program for a run, with `run` telling a team of so many threads of it."""
+        key = wanted, keep_layers
+        if key not in self._programs:
+            self._programs[key] = write_program(self.weights, self.buffers, wanted=wanted, keep_layers=keep_layers)
+        program = self._programs[key]
+        size = team_state_size(len(program), threads)
+        if size > len(self._state):
+            self._state = np.zeros(size, np.int64)
+            self.run["team_state"] = self._state.ctypes.data
+        self._state[:size] = 0
+        self.run["steps"], self.run["threads"] = len(program), threads
+        return program
+
+    def _widths(self) -> dict[str, int]:
+        sizes = self.weights.sizes
+        return {
+            "hidden": sizes.hidden_width,
+            "wanted_hidden": sizes.hidden_width,
+            "attended": sizes.hidden_width,
+            "qkv": 3 * sizes.attention_width,
+            "context": sizes.attention_width,
+            "inner": sizes.inner_width,
+        }
+
+    def _word_strides(self) -> dict[str, int]:
+        """The strides of what linear layers read, in words, if that is not float32 rows."""
+        widths = self._widths()
+        if self.weights.format.activations == "float32":
+            return {}
+        inner = max(widths["hidden"], widths["context"], widths["inner"])
+        steps = self.weights.format.steps
+        return {"hidden_words": stride_of(steps(widths["hidden"])), "inner_words": stride_of(steps(inner))}
+
+    def _sizes(self) -> Iterator[int]:
+        """The values of each buffer, in the order in which `_divide` lays them."""
+        yield from (self._rows * stride_of(width) for width in self._widths().values())
+        yield from (self._rows * (stride + FACTORS) for stride in self._word_strides().values())
+        yield self._scratch * self.threads
+
+    def _divide(self) -> tuple[Buffers, int]:
+        """The buffers, and the address of the scratch memory."""
+        address = padded(self._memory.ctypes.data, _ALIGNMENT)
+        rows, words = {}, dict[str, Words | None](hidden_words=None, inner_words=None)
+        for name, width in self._widths().items():
+            rows[name] = Rows(address, stride_of(width))
+            address += self._rows * stride_of(width) * 4
+        for name, stride in self._word_strides().items():
+            factors = address + self._rows * stride * 4
+            words[name] = Words(address, stride, factors)
+            address = factors + self._rows * FACTORS * 4
+        return Buffers(**rows, **words), address

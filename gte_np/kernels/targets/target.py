@@ -1,0 +1,56 @@
+"""What a target is: the instructions that kernels are compiled for, and the shape of a tile that suits them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gte_np.kernels.targets.dot_products import DotProduct, PlainInt8, WidenedBfloat16
+
+LANES = 16
+
+
+@dataclass(frozen=True)
+class Target:
+    """A processor, or a family of them, as LLVM knows it.
+
+    `name` is unique; `machine` is "x86_64" or "aarch64"; `cpu` is LLVM's name of a processor that has no more than
+    `features`, the instructions that a processor must have to run the kernels, by LLVM's names; `lacking` are those
+    that it has not, although `cpu` has them.
+
+    `vector_width` is how many float32 values a register holds. `tile_rows` and `tile_vectors` are the rows and the
+    vectors of 16 columns of the tile of a matrix product that stays in registers: its accumulators must leave room
+    for a row of weights and one value of x. `has_float16` tells of an instruction that widens float16 to float32.
+    `pause` is the LLVM intrinsic that a waiting thread calls, with its argument.
+    """
+
+    name: str
+    machine: str
+    cpu: str
+    features: frozenset[str]
+    vector_width: int
+    tile_rows: int
+    tile_vectors: int
+    has_float16: bool
+    pause: tuple[str, int | None]
+    bfloat16_dot_product: DotProduct = field(default=WidenedBfloat16(), repr=False)
+    int8_dot_product: DotProduct = field(default=PlainInt8(), repr=False)
+    lacking: frozenset[str] = frozenset()
+
+    @property
+    def panel(self) -> int:
+        """How many output features the packed weights of a tile have."""
+        return self.tile_vectors * LANES
+
+    @property
+    def feature_list(self) -> str:
+        """The features as LLVM wants them."""
+        present = [f"+{feature}" for feature in sorted(self.features)]
+        return ",".join(present + [f"-{feature}" for feature in sorted(self.lacking)])
+
+    def __str__(self) -> str:
+        """All that machine code depends on."""
+        return f"{self.name} ({self.machine}, {self.cpu}, {self.feature_list})"
+
+    def runs_on(self, machine: str, features: frozenset[str]) -> bool:
+        """Whether a processor with these features runs its kernels."""
+        return machine == self.machine and self.features <= features
