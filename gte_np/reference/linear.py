@@ -12,8 +12,8 @@ from gte_np.checkpoint.stored_tensor import StoredTensor
 from gte_np.encoder import FloatArray
 from gte_np.formats import FormattedMatrix, WeightFormat
 
-# Published name -> float32 values, see gte_np.checkpoint.names. With dtype "bfloat16" or "int8", the matrix of a linear
-# layer is instead a function x -> x W^T, see gte_np.formats.
+# Published name -> float32 values, see gte_np.checkpoint.names. With dtype "bfloat16" or "int8", the matrix of a
+# linear layer is instead a function x -> x W^T, see gte_np.formats.
 Weights = Mapping[str, Any]
 
 

@@ -197,13 +197,9 @@ def _fingerprint(target: Target) -> str:
     import llvmlite
 
     digest = hashlib.sha256(f"{llvmlite.__version__} {_numba_version()} {target}".encode())
-    for path in sorted(
-        [
-            *(_PACKAGE / "kernels").rglob("*.py"),
-            *(_PACKAGE / "formats").glob("*.py"),
-            _PACKAGE / "reference" / "feed_forward.py",
-        ]
-    ):
+    folders = (_PACKAGE / "kernels", _PACKAGE / "formats")
+    sources = [path for folder in folders for path in folder.rglob("*.py")]
+    for path in sorted([*sources, _PACKAGE / "reference" / "feed_forward.py"]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]
 

@@ -172,7 +172,7 @@ class PackedWeights:
 
     def unpacked(self, layer: int) -> dict[str, Any]:
         """A layer's tensors under their published names, from the panels: FormattedMatrix for each matrix."""
-        packed, tensors = self.layers[layer], {}
+        packed, tensors = self.layers[layer], dict[str, Any]()
         for name, linear in packed.linears.items():
             depth, width = self.sizes.matrices[name]
             words = self._panels(name, linear).transpose(0, 2, 1).reshape(width, linear.steps)

@@ -107,12 +107,12 @@ class Workspace:
     def _divide(self) -> tuple[Buffers, int]:
         """The buffers, and the address of the scratch memory."""
         address = padded(self._memory.ctypes.data, _ALIGNMENT)
-        rows, words = {}, dict[str, Words | None](hidden_words=None, inner_words=None)
+        buffers: dict[str, Any] = {"hidden_words": None, "inner_words": None}
         for name, width in self._widths().items():
-            rows[name] = Rows(address, stride_of(width))
+            buffers[name] = Rows(address, stride_of(width))
             address += self._rows * stride_of(width) * 4
         for name, stride in self._word_strides().items():
             factors = address + self._rows * stride * 4
-            words[name] = Words(address, stride, factors)
+            buffers[name] = Words(address, stride, factors)
             address = factors + self._rows * FACTORS * 4
-        return Buffers(**rows, **words), address
+        return Buffers(**buffers), address
