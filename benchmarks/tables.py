@@ -1,190 +1,204 @@
-"""Write the README's tables and plot from benchmarks/results: python -m benchmarks.tables.
+"""Write RESULTS.md, the README's table and the plots from benchmarks/results: python -m benchmarks.tables.
 
-The text between the two comments that name this script is replaced. The last line of output is JSON: the ratios.
+In the README, the text between the two comments that name this script is replaced. The last line of output is JSON:
+the ratios.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.compare import RESULTS
+from benchmarks.compare import COLD_ROUNDS, RESULTS
+from benchmarks.workloads import MIXED_TEXTS
 
-QUALITY_PLOT = RESULTS / "quality.svg"
 README = Path(__file__).resolve().parent.parent / "README.md"
-PLOT = RESULTS / "compare.svg"
-PEERS_IN_FEWER_BITS = {
-    "bfloat16": ("openvino bfloat16", "transformers bfloat16"),
-    "int8": ("onnxruntime int8", "ctranslate2 int8"),
+REPORT = Path(__file__).resolve().parent / "RESULTS.md"
+MARKERS = ("<!-- benchmarks.tables -->\n", "<!-- end -->")
+SUMMARISED = {
+    "1 x 12": "1 text of 12 tokens",
+    "16 x 128": "16 texts of 128 tokens",
+    "mixed": "{} texts of mixed lengths",
 }
-PEERS = ("onnxruntime", "openvino", "ctranslate2", "transformers", "sentence-transformers")
-COLUMNS = ("gte_np", *PEERS)
-PLOTTED = ("1 x 12", "1 x 32", "1 x 512", "16 x 128", "mixed", "mixed, batch_size=32")
+AGREEMENT = {
+    "cosine_mean": "cosine, mean",
+    "cosine_worst": "cosine, worst",
+    "top10_overlap": "same of nearest 10",
+    "spearman": "Spearman",
+}
+
+Results = dict[str, Any]
+
+
+class Comparison(NamedTuple):
+    """One of our engines and the others of the same dtype."""
+
+    ours: str
+    others: tuple[str, ...]
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """All of them, ours first."""
+        return self.ours, *self.others
+
+    def fastest_other(self, figures: Results) -> float:
+        """The seconds of the fastest of the others."""
+        return min(figures[engine]["seconds"] for engine in self.others)
+
+    def ratio(self, figures: Results) -> float:
+        """The time of the fastest of the others divided by ours."""
+        return self.fastest_other(figures) / figures[self.ours]["seconds"]
+
+
+FLOAT32 = Comparison("gte_np", ("onnxruntime", "openvino", "ctranslate2", "transformers", "sentence-transformers"))
+BFLOAT16 = Comparison("gte_np bfloat16", ("openvino bfloat16", "transformers bfloat16"))
+INT8 = Comparison("gte_np int8", ("onnxruntime int8", "ctranslate2 int8"))
 
 
 def main() -> None:
     """Write all."""
+    from benchmarks.plots import draw_quality, draw_speed
+
     results, fewer_bits, quality = (read(name) for name in ("compare", "compare_fewer_bits", "quality"))
-    facts = environment(results) + f"The first start ever, which compiles, took {results['first_start']:.1f} s.\n"
-    blocks = {
-        "benchmarks.tables": [facts, *(model_table(*item) for item in results["models"].items())],
-        "benchmarks.tables: fewer bits": [environment(fewer_bits) + "\n", fewer_bits_table(fewer_bits)],
-        "benchmarks.tables: quality": [quality_table(quality)],
-    }
-    readme = README.read_text("utf-8")
-    for name, parts in blocks.items():
-        readme = replace_block(readme, name, "\n".join(["", *parts]))
+    REPORT.write_text(report(results, fewer_bits, quality), encoding="utf-8")
+    readme = replace_block(README.read_text("utf-8"), summary_table(results, fewer_bits))
     README.write_text(readme, encoding="utf-8")
-    plot(results)
-    plot_quality(quality)
-    figures: dict[str, Any] = {model: ratios(result) for model, result in results["models"].items()}
-    figures |= {f"{model}, fewer bits": fewer_bits_ratios(result) for model, result in fewer_bits["models"].items()}
-    print(json.dumps(figures))
+    draw_speed(results)
+    draw_quality(quality)
+    print(json.dumps(all_ratios(results, fewer_bits)))
 
 
-def read(name: str) -> dict[str, Any]:
+def read(name: str) -> Results:
     """The results of a script."""
-    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+    content: Results = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
     return content
 
 
-def replace_block(text: str, name: str, content: str) -> str:
-    """The text with other content between the comment of this name and the next end."""
-    start = text.index(f"<!-- {name} -->\n") + len(f"<!-- {name} -->\n")
-    return text[:start] + content + text[text.index("<!-- end -->", start) :]
+def with_dtype(engine: str) -> str:
+    """The name of an engine with its dtype, which most have in their name."""
+    return engine if " " in engine else f"{engine} float32"
 
 
-def environment(results: dict[str, Any]) -> str:
-    """What was measured with what."""
+def replace_block(text: str, content: str) -> str:
+    """The text with other content between the markers."""
+    before, rest = text.split(MARKERS[0])
+    return f"{before}{MARKERS[0]}{content}{MARKERS[1]}{rest.split(MARKERS[1])[1]}"
+
+
+def summary_table(results: Results, fewer_bits: Results) -> str:
+    """Milliseconds of a few workloads: ours and the fastest of the others, in each dtype."""
+    sources = ((FLOAT32, results), (BFLOAT16, fewer_bits), (INT8, fewer_bits))
+    header = ["model", "workload"]
+    for comparison, _ in sources:
+        header += [with_dtype(comparison.ours), "fastest other"]
+    rows = []
+    for model in results["models"]:
+        for workload, title in SUMMARISED.items():
+            rows.append([model, title.format(MIXED_TEXTS[model])])
+            for comparison, source in sources:
+                figures = source["models"][model]["times"][workload]
+                seconds = (figures[comparison.ours]["seconds"], comparison.fastest_other(figures))
+                rows[-1] += [_short(value * 1e3) for value in seconds]
+    return table(header, rows, left=2)
+
+
+def report(results: Results, fewer_bits: Results, quality: Results) -> str:
+    """All of RESULTS.md."""
+    parts = [
+        "# Results of the benchmarks",
+        "This file is written by `python -m benchmarks.tables` from the JSON files in [results](results). How things "
+        "are measured is described in [README.md](README.md).",
+        "Times are medians in milliseconds, for workloads such as `16 x 128`: 16 texts of 128 tokens. `ratio` is the "
+        "time of the fastest of the other engines divided by that of gte_np: above 1, gte_np is faster. `runs` is "
+        "how often the engine with the fewest runs was measured: where it is 1, the times are those of single runs.",
+        "## Speed in float32",
+        environment(results),
+        f"The very first start, in which the kernels are compiled, took {results['first_start']:.1f} s.",
+        *model_tables(results, [FLOAT32]),
+        "![Speed of each engine, relative to the fastest engine other than gte_np](results/compare.svg)",
+        "## Speed in bfloat16 and int8",
+        environment(fewer_bits),
+        *model_tables(fewer_bits, [BFLOAT16, INT8]),
+        "## Quality and speed of bfloat16 and int8",
+        environment(quality),
+        f"The published weights of all-MiniLM-L6-v2 and {quality['sentences']:,} sentences. The vectors are compared "
+        "with those of gte_np in float32.",
+        quality_table(quality),
+        "![Sentences a second, and how many of the nearest ten sentences stay the same](results/quality.svg)",
+    ]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def environment(results: Results) -> str:
+    """What was measured on, and with what."""
     facts = results["environment"]
     versions = ", ".join(f"{name} {number}" for name, number in facts["packages"].items() if name != "gte_np")
     return (
         f"{facts['date']}, {facts['processor']} ({facts['kernels']}), {facts['processors']} processors, "
-        f"{facts['threads']} threads, Python {facts['python']}, {versions}. "
+        f"{facts['threads']} threads, {facts['system']}, Python {facts['python']}, {versions}."
     )
 
 
-def fewer_bits_table(results: dict[str, Any]) -> str:
-    """Milliseconds of each workload in bfloat16 and int8, and how many times as long the fastest peer takes."""
-    header = ["milliseconds"]
-    for dtype, peers in PEERS_IN_FEWER_BITS.items():
-        header += [f"gte_np {dtype}", *peers, "ratio"]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+def model_tables(results: Results, comparisons: Sequence[Comparison]) -> list[str]:
+    """A heading and a table for each model."""
+    parts = []
     for model, result in results["models"].items():
-        for workload, figures in result["times"].items():
-            cells = [f"{model}, {workload}"]
-            for dtype, peers in PEERS_IN_FEWER_BITS.items():
-                engines = (f"gte_np {dtype}", *peers)
-                cells += [_short(figures[engine]["seconds"] * 1e3) for engine in engines]
-                cells.append(f"{fewer_bits_ratio(figures, dtype):.2f}")
-            lines.append(cells)
-        memory = [f"{model}, peak memory, MB"]
-        for dtype, peers in PEERS_IN_FEWER_BITS.items():
-            memory += [_short(result["memory_mb"][engine]["peak"]) for engine in (f"gte_np {dtype}", *peers)]
-            memory.append("")
-        lines.append(memory)
-    return _table(lines)
+        parts += [f"### {model}", model_table(result, comparisons)]
+    return parts
 
 
-def fewer_bits_ratio(figures: dict[str, Any], dtype: str) -> float:
-    """The fastest peer's time over that of gte_np, both in a dtype."""
-    fastest: float = min(figures[peer]["seconds"] for peer in PEERS_IN_FEWER_BITS[dtype])
-    return fastest / figures[f"gte_np {dtype}"]["seconds"]
+def model_table(result: Results, comparisons: Sequence[Comparison]) -> str:
+    """Milliseconds of each workload and of a cold start, and megabytes."""
+    rows_of_times = dict(result["times"])
+    if result["cold_start"]:
+        starts = result["cold_start"].items()
+        cold = {engine: {"seconds": seconds, "runs": COLD_ROUNDS} for engine, seconds in starts}
+        rows_of_times["cold process to first vector"] = cold
+    header, memory = ["milliseconds"], ["peak memory, MB"]
+    rows = [[workload] for workload in rows_of_times]
+    for comparison in comparisons:
+        header += [*comparison.engines, "ratio", "runs"]
+        memory += [*(_short(result["memory_mb"][engine]["peak"]) for engine in comparison.engines), "", ""]
+        for row, figures in zip(rows, rows_of_times.values(), strict=True):
+            row += [_short(figures[engine]["seconds"] * 1e3) for engine in comparison.engines]
+            runs = min(figures[engine]["runs"] for engine in comparison.engines)
+            row += [f"{comparison.ratio(figures):.2f}", str(runs)]
+    return table(header, [*rows, memory])
 
 
-def fewer_bits_ratios(result: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The ratios of each workload."""
-    return {
-        workload: {dtype: round(fewer_bits_ratio(figures, dtype), 2) for dtype in PEERS_IN_FEWER_BITS}
-        for workload, figures in result["times"].items()
-    }
-
-
-def quality_table(results: dict[str, Any]) -> str:
-    """What each engine's vectors have in common with those of float32, and its speed."""
-    header = ["engine", "cosine, mean", "cosine, worst", "same of nearest 10", "Spearman", "sentences a second"]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    for engine, figures in results["engines"].items():
-        agreement = [f"{figures[name]:.5f}" for name in ("cosine_mean", "cosine_worst", "top10_overlap", "spearman")]
-        lines.append([engine, *agreement, f"{figures['sentences_per_second']:.0f}"])
-    return _table(lines)
-
-
-def _table(lines: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def model_table(model: str, result: dict[str, Any]) -> str:
-    """Milliseconds of each workload, then seconds and megabytes; the last column compares with the fastest peer."""
-    header = ["milliseconds", *COLUMNS, "fastest peer / gte_np"]
+def quality_table(results: Results) -> str:
+    """How much the vectors of each engine agree with those of float32, and its speed."""
     rows = [
-        [workload, *(_short(figures[engine]["seconds"] * 1e3) for engine in COLUMNS), f"{ratio(figures):.2f}"]
-        for workload, figures in result["times"].items()
+        [engine, *(f"{figures[name]:.5f}" for name in AGREEMENT), f"{figures['sentences_per_second']:.0f}"]
+        for engine, figures in results["engines"].items()
     ]
-    cold = {engine: {"seconds": seconds} for engine, seconds in result["cold_start"].items()}
-    starts = [_short(cold[engine]["seconds"] * 1e3) for engine in COLUMNS]
-    peaks = [_short(result["memory_mb"][engine]["peak"]) for engine in COLUMNS]
-    rows += [["cold process to first vector", *starts, f"{ratio(cold):.2f}"], ["peak memory, MB", *peaks, ""]]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return f"**{model}**\n\n" + _table(lines)
+    return table(["engine", *AGREEMENT.values(), "sentences a second"], rows)
 
 
-def ratio(figures: dict[str, Any]) -> float:
-    """The fastest peer's time over that of gte_np."""
-    return min(figures[peer]["seconds"] for peer in PEERS) / figures["gte_np"]["seconds"]
+def table(header: list[str], rows: list[list[str]], left: int = 1) -> str:
+    """A table in Markdown, whose first columns are aligned to the left and the others to the right."""
+    alignment = ["---"] * left + ["---:"] * (len(header) - left)
+    return "".join(f"| {' | '.join(line)} |\n" for line in (header, alignment, *rows))
 
 
-def ratios(result: dict[str, Any]) -> dict[str, float]:
+def all_ratios(results: Results, fewer_bits: Results) -> Results:
+    """The ratios of each model and workload."""
+    found: Results = {model: ratios(result, FLOAT32) for model, result in results["models"].items()}
+    for model, result in fewer_bits["models"].items():
+        found[f"{model}, bfloat16"] = ratios(result, BFLOAT16)
+        found[f"{model}, int8"] = ratios(result, INT8)
+    return found
+
+
+def ratios(result: Results, comparison: Comparison) -> dict[str, float]:
     """The ratio of each workload."""
-    return {workload: round(ratio(figures), 2) for workload, figures in result["times"].items()}
+    return {workload: round(comparison.ratio(figures), 2) for workload, figures in result["times"].items()}
 
 
 def _short(value: float) -> str:
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-def plot(results: dict[str, Any]) -> None:
-    """Bars: throughput of each engine, as a multiple of the fastest peer's."""
-    import matplotlib.pyplot as plt
-
-    plt.rcParams["svg.hashsalt"] = "gte_np"  # the same file from the same figures
-    figure, axes = plt.subplots(len(results["models"]), 1, figsize=(9, 3 * len(results["models"])), sharex=True)
-    engines = [engine for engine in COLUMNS if engine != "sentence-transformers"]
-    width = 0.8 / len(engines)
-    for axis, (model, result) in zip(axes, results["models"].items(), strict=True):
-        for number, engine in enumerate(engines):
-            heights = []
-            for workload in PLOTTED:
-                figures = result["times"][workload]
-                fastest = min(figures[peer]["seconds"] for peer in PEERS)
-                heights.append(fastest / figures[engine]["seconds"])
-            places = [index + number * width for index in range(len(PLOTTED))]
-            axis.bar(places, heights, width, label=engine)
-        axis.axhline(1, color="black", linewidth=0.8)
-        axis.set_ylabel(f"{model}\nspeed / fastest peer")
-        axis.set_xticks([index + 0.4 - width / 2 for index in range(len(PLOTTED))], PLOTTED)
-    axes[0].legend(ncols=len(engines), fontsize="small", loc="upper right")
-    figure.tight_layout()
-    figure.savefig(PLOT, metadata={"Date": None})
-
-
-def plot_quality(results: dict[str, Any]) -> None:
-    """Points: speed against what is lost."""
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(9, 5))
-    for engine, figures in results["engines"].items():
-        lost = max(1 - figures["cosine_mean"], 1e-7)  # float32's is rounding
-        ours = engine.startswith("gte_np")
-        axis.scatter(lost, figures["sentences_per_second"], color="C0" if ours else "C1")
-        axis.annotate(engine, (lost, figures["sentences_per_second"]), xytext=(5, 4), textcoords="offset points")
-    axis.set_xscale("log")
-    axis.set_xlabel("1 - mean cosine to float32 (further left is closer)")
-    axis.set_ylabel("sentences a second")
-    axis.set_ylim(bottom=0)
-    figure.tight_layout()
-    figure.savefig(QUALITY_PLOT, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import gte_np
+from benchmarks import tables
 from tests.hub_server import HubServer, client_environment
 from tests.layouts import write_layout
 
@@ -141,7 +142,17 @@ def test_sessions_in_the_readme(
     assert numbers[0] == pytest.approx(numbers[1], abs=2e-4 if "similarity" in command else 1e-6)
 
 
-def test_links_in_the_documents() -> None:
-    for document in ("README.md", "ARCHITECTURE.md"):
-        for link in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / document).read_text("utf-8")):
-            assert (ROOT / link).exists(), f"{document}: {link}"
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "benchmarks/README.md", "benchmarks/RESULTS.md")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_in_the_documents(document: str) -> None:
+    path = ROOT / document
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text("utf-8")):
+        assert (path.parent / link).exists(), link
+
+
+def test_tables_are_those_of_the_results() -> None:
+    results, fewer_bits, quality = (tables.read(name) for name in ("compare", "compare_fewer_bits", "quality"))
+    assert tables.REPORT.read_text("utf-8") == tables.report(results, fewer_bits, quality)
+    assert tables.replace_block(README, tables.summary_table(results, fewer_bits)) == README
