@@ -10,7 +10,8 @@ import pytest
 
 from gte_np.reference.attention import attend, join_heads, softmax, split_heads
 from gte_np.reference.embeddings import embed
-from gte_np.reference.feed_forward import erf, gelu
+from gte_np.reference.erf import erf
+from gte_np.reference.feed_forward import gelu
 from gte_np.reference.layer_norm import layer_norm
 from gte_np.reference.linear import linear
 from gte_np.token_batch import TokenBatch
