@@ -22,7 +22,7 @@ from gte_np.kernels.processor import LANES
 from gte_np.kernels.threads import available_processors, pool, take_turns
 from gte_np.kernels.workspace import Workspace
 from gte_np.reference.attention import self_attention
-from gte_np.reference.low_precision import weights_of
+from gte_np.reference.low_precision import prepare_weights
 from gte_np.token_batch import TokenBatch, TokenRows
 
 
@@ -95,7 +95,7 @@ class KernelEncoder:
     def _attentions(self, hidden_states: list[FloatArray], batch: TokenBatch) -> Iterator[list[FloatArray]]:
         """Attention probabilities of each layer, by the reference from what the kernels gave that layer."""
         for hidden, layer in zip(hidden_states, self._stored_layers, strict=False):
-            weights = weights_of(layer, self.dtype)
+            weights = prepare_weights(layer, self.dtype)
             yield self_attention(hidden, batch, weights, self.config.num_attention_heads)[1]
 
 

@@ -10,17 +10,20 @@ from gte_np.reference.embeddings import embed
 from gte_np.reference.feed_forward import feed_forward
 from gte_np.reference.layer_norm import layer_norm
 from gte_np.reference.linear import Weights
-from gte_np.reference.low_precision import weights_of
+from gte_np.reference.low_precision import prepare_weights
 from gte_np.token_batch import TokenBatch, TokenRows
 
 
 class ReferenceEncoder:
-    """The encoder in NumPy: the `Encoder` that `backend="numpy"` gives. `dtype` is that of its linear layers."""
+    """The encoder in NumPy: the `Encoder` that `backend="numpy"` gives.
+
+    `dtype` is that of the arithmetic in linear layers: "float32", "bfloat16" or "int8".
+    """
 
     def __init__(self, config: BertConfig, weights: BertWeights, dtype: str = "float32") -> None:
         self.config = config
-        self.embeddings = weights_of(weights.embeddings, dtype)
-        self.layers = [weights_of(layer, dtype) for layer in weights.layers]
+        self.embeddings = prepare_weights(weights.embeddings, dtype)
+        self.layers = [prepare_weights(layer, dtype) for layer in weights.layers]
 
     def __call__(
         self, batch: TokenBatch, *, rows: TokenRows | None = None, keep_layers: bool = False
@@ -28,24 +31,32 @@ class ReferenceEncoder:
         """Run all layers on the batch; the contract is `gte_np.encoder.Encoder`."""
         x = embed(batch, self.embeddings, self.config.layer_norm_eps)  # (N,) -> (N, D)
         hidden_states, attentions = [x], []
-        for layer in self.layers:
-            x, probabilities = encoder_layer(x, batch, layer, self.config)  # (N, D) -> (N, D)
+        for layer_weights in self.layers:
+            x, probabilities = encoder_layer(x, batch, layer_weights, self.config)  # (N, D) -> (N, D)
             if keep_layers:
                 hidden_states.append(x)
                 attentions.append(probabilities)
         if not keep_layers:
-            return EncoderOutput(x if rows is None else x[rows])
+            return EncoderOutput(x if rows is None else x[rows])  # (N, D) -> (rows, D)
         return EncoderOutput(x, hidden_states, attentions)
 
 
 def encoder_layer(
     x: FloatArray, batch: TokenBatch, weights: Weights, config: BertConfig
 ) -> tuple[FloatArray, list[FloatArray]]:
-    """Attention, then feed-forward, each added to what came in and normalised: (N, D) -> (N, D).
+    """Self-attention, then feed-forward; each is added to its input, and the sum normalised: (N, D) -> (N, D).
+
+        x --+---------------------> + --> layer_norm --+-------------------> + --> layer_norm --> x of the next layer
+            |                       ^                  |                     ^
+            +--> self_attention ----+                  +--> feed_forward ----+
+
+    Why residual connections, the straight lines above: attention and feed-forward need only learn a correction to x,
+    not all of x anew, and in training gradients reach the first layers without having to pass through either.
 
     Also returns the attention probabilities, one (H, T, T) for each text.
     """
     attended, probabilities = self_attention(x, batch, weights, config.num_attention_heads)  # (N, D) -> (N, D)
     x = layer_norm(x + attended, weights, "attention.output.LayerNorm", config.layer_norm_eps)  # (N, D)
-    x = layer_norm(x + feed_forward(x, weights), weights, "output.LayerNorm", config.layer_norm_eps)  # (N, D)
+    processed = feed_forward(x, weights)  # (N, D) -> (N, D)
+    x = layer_norm(x + processed, weights, "output.LayerNorm", config.layer_norm_eps)  # (N, D)
     return x, probabilities
