@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-# Tokens in one batch, unless a single text has more: with it, memory does not depend on how long texts are or how
-# many. 4096 rows keep a matrix product at full speed.
+# The most tokens in one batch, unless a single text has more: a limit on the number of texts alone would let memory
+# grow with their lengths. Matrix products of 4096 rows run at full speed.
 TOKEN_BUDGET = 4096
 
 
@@ -17,8 +17,8 @@ def make_batches(
 ) -> Iterator[NDArray[np.int64]]:
     """Yield the indexes of the texts of each batch, longest texts first.
 
-    `lengths` is (B,), in tokens. A batch has at most `batch_size` texts and `token_budget` tokens, and at least
-    one text.
+    `lengths` is (B,), in tokens. A batch has at most `batch_size` texts and at most `token_budget` tokens, but always
+    at least one text, however long.
 
     >>> [batch.tolist() for batch in make_batches(np.array([3, 9, 4]), batch_size=2, token_budget=10)]
     [[1], [2, 0]]

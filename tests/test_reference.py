@@ -12,7 +12,8 @@ from gte_np.checkpoint.config import BertConfig
 from gte_np.encoder import EncoderInput
 from gte_np.reference.attention import attend, join_heads, softmax, split_heads
 from gte_np.reference.embeddings import embed
-from gte_np.reference.feed_forward import erf, gelu
+from gte_np.reference.erf import erf
+from gte_np.reference.feed_forward import gelu
 from gte_np.reference.layer_norm import layer_norm
 from gte_np.reference.linear import linear
 from gte_np.token_batch import TokenBatch
@@ -55,7 +56,7 @@ def test_layer_norm_adds_eps_to_the_variance() -> None:
     assert layer_norm(x, weights, "n", 3.0)[0] == pytest.approx([-0.5, 0.5])
 
 
-def test_linear_is_x_w_transposed_plus_b() -> None:
+def test_linear_is_x_times_the_transposed_weight_plus_the_bias() -> None:
     weights = {
         "n.weight": np.array([[1, 2], [3, 4], [5, 6]], np.float32),
         "n.bias": np.array([10, 20, 30], np.float32),
@@ -79,10 +80,10 @@ def test_attention_against_loops(tokens: int, heads: int, size: int) -> None:
         columns = slice(head * size, (head + 1) * size)
         for token in range(tokens):
             scores = [float(query[token, columns].astype(float) @ row) / size**0.5 for row in key[:, columns]]
-            weights = np.exp(np.array(scores) - max(scores))
-            weights /= weights.sum()
-            assert np.abs(probabilities[head, token] - weights).max() < 1e-5
-            assert np.abs(context[token, columns] - weights @ value[:, columns]).max() < 1e-5
+            expected = np.exp(np.array(scores) - max(scores))
+            expected /= expected.sum()
+            assert np.abs(probabilities[head, token] - expected).max() < 1e-5
+            assert np.abs(context[token, columns] - expected @ value[:, columns]).max() < 1e-5
 
 
 def test_softmax_of_large_scores_is_finite() -> None:

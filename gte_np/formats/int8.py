@@ -1,13 +1,13 @@
-"""dtype "int8": whole numbers of 8 bits, multiplied and added up exactly, then scaled.
+"""dtype "int8": integers of 8 bits, multiplied and added up exactly, then scaled.
 
-This follows Dettmers et al., "LLM.int8()" (2022), in small: a scale for each row of the weights and for each token,
-and what is far outside the range of the others is kept apart. Here that is one value of each token, its largest.
+int8 writes a value as an integer times a scale, so that products are of integers:
 
-    weight[o, i] ~ scale[o] * integer[o, i]                    integer from -127 to 127
-    x[n, i]      ~ scale[n] * (integer[n, i] - zero[n])        integer from 0 to 255
+    weight = scale of its row   * integer             integer from -127 to 127
+    x      = scale of its token * (integer - zero)    integer from 0 to 255; zero is the one that stands for 0
 
-so a product is scale[n] scale[o] (sum of integer products - zero[n] * sum of the row's weights), and at one input
-feature of each token, its outlier, what the integer leaves over is added exactly.
+It follows Dettmers et al., "LLM.int8()" (2022), in a simpler form. Each row of a weight and each token has a scale of
+its own. The smaller the range that a scale must cover, the finer its steps, so the range leaves out the outlier: here
+that is one value of each token, the largest in size. The part of it beyond the range is multiplied separately.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FACTORS = 4  # float32 values that the kernels keep for each row of x: scale, ze
 
 _LARGEST = 127
 _STEPS = np.float32(255)
-_SMALLEST_SCALE = np.float32(1e-30)  # of a row of zeros, say
+_SMALLEST_SCALE = np.float32(1e-30)  # any below, as that of values which are all zero, becomes 1
 
 
 class Int8(WeightFormat):
@@ -83,21 +83,22 @@ class Int8(WeightFormat):
 
 @dataclass(frozen=True)
 class Int8Product:
-    """The product with an (out, in) matrix of whole numbers from -127 to 127 with an (out,) scale."""
+    """The product with an (out, in) weight of integers from -127 to 127, with a scale for each row, (out,)."""
 
-    integers: NDArray[np.float64]  # which adds up whole numbers without rounding, and has a fast product
+    integers: NDArray[np.float64]  # float64 sums of such products are exact, and NumPy multiplies integers slowly
     scale: FloatArray
 
     def __call__(self, x: FloatArray) -> FloatArray:
-        """(N, in) -> (N, out)."""
+        """Quantise each token, multiply integers, then scale: (N, in) -> (N, out)."""
         tokens = quantize_tokens(x)
-        sums = tokens.integers @ self.integers.T - tokens.zero * self.integers.sum(axis=1)  # (N, out)
-        sums += tokens.rest * self.integers.T[tokens.outlier]  # (N, 1), (N, out)
-        return (sums * tokens.scale * self.scale).astype(np.float32)
+        sums = tokens.integers @ self.integers.T  # (N, in) @ (in, out) -> (N, out)
+        sums -= tokens.zero * self.integers.sum(axis=1)  # (N, 1) * (out,) -> (N, out)
+        sums += tokens.rest * self.integers.T[tokens.outlier]  # (N, 1) * (N, out) -> (N, out)
+        return (sums * tokens.scale * self.scale).astype(np.float32)  # (N, out) * (N, 1) * (out,) -> (N, out)
 
 
 class QuantizedTokens(NamedTuple):
-    """x = scale (integers - zero), and at each token's `outlier` that and scale rest.
+    """x is about `scale * (integers - zero)`; in column `outlier` of each token, add `scale * rest`.
 
     `integers` is (N, in), from 0 to 255; `scale`, `zero` and `rest` are (N, 1), `outlier` is (N,).
     """
@@ -110,19 +111,23 @@ class QuantizedTokens(NamedTuple):
 
 
 def quantize_tokens(x: FloatArray) -> QuantizedTokens:
-    """Spread the range of each token, its outlier left out and zero taken in, over 256 steps: (N, in) -> (N, in)."""
-    outlier = np.abs(x).argmax(axis=1)
+    """Map the range of each token to the integers from 0 to 255: (N, in) -> (N, in).
+
+    It is the range of all values but the outlier, and of 0, which is exact so.
+    """
+    outlier = np.abs(x).argmax(axis=1)  # (N, in) -> (N,)
     at_outlier = np.arange(len(x)), outlier
-    others = x.copy()
+    others = x.copy()  # (N, in)
     others[at_outlier] = 0
-    high, low = others.max(axis=1, keepdims=True, initial=0), others.min(axis=1, keepdims=True, initial=0)
-    scale = (high - low) / _STEPS
+    high = others.max(axis=1, keepdims=True, initial=0)  # (N, in) -> (N, 1)
+    low = others.min(axis=1, keepdims=True, initial=0)  # (N, in) -> (N, 1)
+    scale = (high - low) / _STEPS  # (N, 1)
     scale = np.where(scale < _SMALLEST_SCALE, np.float32(1), scale)
     inverse = np.float32(1) / scale
-    zero = np.rint(-low * inverse)
-    exact = x * inverse + zero
-    integers = np.clip(np.rint(exact), 0, _STEPS)
-    rest = (exact - integers)[at_outlier][:, None]
+    zero = np.rint(-low * inverse)  # (N, 1)
+    exact = x * inverse + zero  # (N, in) * (N, 1) + (N, 1) -> (N, in)
+    integers = np.clip(np.rint(exact), 0, _STEPS)  # (N, in)
+    rest = (exact - integers)[at_outlier][:, None]  # (N, in) -> (N,) -> (N, 1)
     return QuantizedTokens(integers.astype(np.float64), scale, zero, rest, outlier)
 
 

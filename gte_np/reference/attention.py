@@ -1,4 +1,20 @@
-"""Multi-head self-attention (Vaswani et al. 2017, section 3.2)."""
+"""Multi-head self-attention (Vaswani et al. 2017, section 3.2).
+
+Three linear layers give each token a query (what it looks for), a key (what it can be found by) and a value (what it
+passes on). For one text and one head,
+
+    probabilities = softmax(query @ key.transpose / sqrt(head size))
+    context       = probabilities @ value
+
+so a token's context is the average of the values of its text, weighted by how well their keys match its query.
+
+Why the square root: a score is a sum of as many products as a head has features. If those are independent, and of
+about the same size, scores grow as the square root of their number. Without the division, softmax would give nearly
+all to the largest score, and its gradients would vanish.
+
+Why heads: one softmax can express one relation between tokens at a time. H heads, each with its own D / H of the
+features, express H of them for the same number of multiplications as one head with all D.
+"""
 
 from __future__ import annotations
 
@@ -19,35 +35,56 @@ def self_attention(
     query = linear(x, weights, "attention.self.query")  # (N, D) -> (N, D)
     key = linear(x, weights, "attention.self.key")  # (N, D) -> (N, D)
     value = linear(x, weights, "attention.self.value")  # (N, D) -> (N, D)
-    context = np.empty_like(x)
+    context = np.empty_like(x)  # (N, D)
     probabilities = []
     for text in range(len(batch)):  # only attention knows about texts: the rest of the encoder sees N tokens
         rows = batch.slice(text)
-        context[rows], weights_of_text = attend(query[rows], key[rows], value[rows], heads)  # (T, D)
-        probabilities.append(weights_of_text)
-    return linear(context, weights, "attention.output.dense"), probabilities
+        context[rows], text_probabilities = attend(query[rows], key[rows], value[rows], heads)  # (T, D), (H, T, T)
+        probabilities.append(text_probabilities)
+    return linear(context, weights, "attention.output.dense"), probabilities  # (N, D) -> (N, D)
 
 
 def attend(query: FloatArray, key: FloatArray, value: FloatArray, heads: int) -> tuple[FloatArray, FloatArray]:
-    """softmax(Q K^T / sqrt(K)) V in each head, of one text: three (T, D) -> (T, D) and (H, T, T)."""
-    q, k, v = (split_heads(x, heads) for x in (query, key, value))  # (T, D) -> (H, T, K)
-    scores = q @ k.transpose(0, 2, 1) / np.float32(np.sqrt(q.shape[-1]))  # (H, T, K), (H, K, T) -> (H, T, T)
-    probabilities = softmax(scores)
-    return join_heads(probabilities @ v), probabilities  # (H, T, T), (H, T, K) -> (H, T, K) -> (T, D)
+    """The formula above for one text, in each head: three (T, D) -> context (T, D) and probabilities (H, T, T)."""
+    query, key, value = (split_heads(x, heads) for x in (query, key, value))  # (T, D) -> (H, T, K)
+    root = np.float32(np.sqrt(query.shape[-1]))
+    scores = query @ key.transpose(0, 2, 1) / root  # (H, T, K) @ (H, K, T) -> (H, T, T)
+    probabilities = softmax(scores)  # (H, T, T)
+    context = probabilities @ value  # (H, T, T) @ (H, T, K) -> (H, T, K)
+    return join_heads(context), probabilities  # (H, T, K) -> (T, D)
 
 
 def split_heads(x: FloatArray, heads: int) -> FloatArray:
-    """(T, D) -> (H, T, K): head h has the features h K up to (h + 1) K."""
+    """(T, D) -> (H, T, K): each head takes the next K features of every token.
+
+                  head 0     head 1             head 0              head 1
+        token 0  [ 1  2  3 | 4  5  6 ]         [ 1  2  3 ]         [ 4  5  6 ]
+        token 1  [ 7  8  9 |10 11 12 ]    ->   [ 7  8  9 ]         [10 11 12 ]
+                       (T, D)                            (H, T, K)
+
+    >>> split_heads(np.array([[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]]), heads=2).tolist()
+    [[[1, 2, 3], [7, 8, 9]], [[4, 5, 6], [10, 11, 12]]]
+    """
     return x.reshape(len(x), heads, -1).transpose(1, 0, 2)  # (T, D) -> (T, H, K) -> (H, T, K)
 
 
 def join_heads(x: FloatArray) -> FloatArray:
-    """(H, T, K) -> (T, D), the inverse of `split_heads`."""
+    """(H, T, K) -> (T, D), the inverse of `split_heads`.
+
+    >>> join_heads(np.array([[[1, 2, 3], [7, 8, 9]], [[4, 5, 6], [10, 11, 12]]])).tolist()
+    [[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]]
+    """
     return x.transpose(1, 0, 2).reshape(x.shape[1], -1)  # (H, T, K) -> (T, H, K) -> (T, D)
 
 
 def softmax(scores: FloatArray) -> FloatArray:
-    """Exponentials that sum to 1 over the last axis; the largest score is subtracted so that none overflows."""
-    exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))  # (H, T, T)
+    """Exponentials that sum to 1 over the last axis; the largest score is subtracted so that none overflows.
+
+    >>> softmax(np.array([0, 1, 1000], np.float32))
+    array([0., 0., 1.], dtype=float32)
+    >>> softmax(np.array([0, 1, 2], np.float32)).round(3)
+    array([0.09 , 0.245, 0.665], dtype=float32)
+    """
+    exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))  # (H, T, T) - (H, T, 1) -> (H, T, T)
     probabilities: FloatArray = exponentials / exponentials.sum(axis=-1, keepdims=True)  # (H, T, T)
     return probabilities

@@ -10,41 +10,49 @@ from gte_np.reference.attention import self_attention
 from gte_np.reference.embeddings import embed
 from gte_np.reference.feed_forward import feed_forward
 from gte_np.reference.layer_norm import layer_norm
-from gte_np.reference.linear import Weights, weights_of
+from gte_np.reference.linear import Weights, prepare_weights
 from gte_np.token_batch import TokenBatch
 
 
 class ReferenceEncoder:
-    """The encoder in NumPy: the `Encoder` that `backend="numpy"` gives. Its linear layers are in a format."""
+    """The encoder in NumPy: the `Encoder` that `backend="numpy"` gives. Its linear layers are in a weight format."""
 
     def __init__(self, config: BertConfig, weights: BertWeights, weight_format: WeightFormat) -> None:
         self.config = config
-        self.embeddings = weights_of(weights.embeddings, weight_format)
-        self.layers = [weights_of(layer, weight_format) for layer in weights.layers]
+        self.embeddings = prepare_weights(weights.embeddings, weight_format)
+        self.layers = [prepare_weights(layer, weight_format) for layer in weights.layers]
 
     def __call__(self, inputs: EncoderInput, *, keep_layers: bool = False) -> EncoderOutput:
         """Run all layers on the batch; the contract is `gte_np.encoder.Encoder`."""
         batch = inputs.batch
         x = embed(inputs, self.embeddings, self.config.layer_norm_eps)  # (N,) -> (N, D)
         hidden_states, attentions = [x], []
-        for layer in self.layers:
-            x, probabilities = encoder_layer(x, batch, layer, self.config)  # (N, D) -> (N, D)
+        for layer_weights in self.layers:
+            x, probabilities = encoder_layer(x, batch, layer_weights, self.config)  # (N, D) -> (N, D)
             if keep_layers:
                 hidden_states.append(x)
                 attentions.append(probabilities)
         if not keep_layers:
-            return EncoderOutput(x if inputs.rows is None else x[inputs.rows])
+            return EncoderOutput(x if inputs.rows is None else x[inputs.rows])  # (N, D) -> (R, D)
         return EncoderOutput(x, hidden_states, attentions)
 
 
 def encoder_layer(
     x: FloatArray, batch: TokenBatch, weights: Weights, config: BertConfig
 ) -> tuple[FloatArray, list[FloatArray]]:
-    """Attention, then feed-forward, each added to what came in and normalised: (N, D) -> (N, D).
+    """Self-attention, then feed-forward; each is added to its input, and the sum normalised: (N, D) -> (N, D).
+
+        x --+---------------------> + --> layer_norm --+-------------------> + --> layer_norm --> x of the next layer
+            |                       ^                  |                     ^
+            +--> self_attention ----+                  +--> feed_forward ----+
+
+    Why residual connections, the straight lines above: attention and feed-forward need only learn a correction to x,
+    not all of x anew, and in training gradients reach the first layers without having to pass through either.
 
     Also returns the attention probabilities, one (H, T, T) for each text.
     """
     attended, probabilities = self_attention(x, batch, weights, config.num_attention_heads)  # (N, D) -> (N, D)
     x = layer_norm(x + attended, weights, "attention.output.LayerNorm", config.layer_norm_eps)  # (N, D)
-    x = layer_norm(x + feed_forward(x, weights), weights, "output.LayerNorm", config.layer_norm_eps)  # (N, D)
+    processed = feed_forward(x, weights)  # (N, D) -> (N, D)
+    x = layer_norm(x + processed, weights, "output.LayerNorm", config.layer_norm_eps)  # (N, D)
     return x, probabilities

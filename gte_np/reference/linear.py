@@ -12,24 +12,27 @@ from gte_np.checkpoint.stored_tensor import StoredTensor
 from gte_np.encoder import FloatArray
 from gte_np.formats import FormattedMatrix, WeightFormat
 
-# Published name -> float32 values, see gte_np.checkpoint.names. With dtype "bfloat16" or "int8", the matrix of a
-# linear layer is instead a function x -> x W^T, see gte_np.formats.
+# Published name, as in gte_np.checkpoint.names -> values. With dtype "float32" each is an array, and that is all to
+# know at first. With "bfloat16" or "int8", the matrix of a linear layer is a function of x instead, which multiplies
+# with fewer bits: gte_np.formats has them.
 Weights = Mapping[str, Any]
 
 
 def linear(x: FloatArray, weights: Weights, name: str) -> FloatArray:
-    """x W^T + b: (N, in) -> (N, out), as torch.nn.Linear, which stores W as (out, in)."""
+    """`x @ weight.transpose + bias`: (N, in) -> (N, out). As in torch.nn.Linear, the weight is (out, in)."""
     weight = weights[f"{name}.weight"]
-    product: FloatArray = weight(x) if callable(weight) else x @ weight.T  # (N, in) -> (N, out)
-    return product + weights[f"{name}.bias"]
+    product: FloatArray = weight(x) if callable(weight) else x @ weight.T  # (N, in) @ (in, out) -> (N, out)
+    return product + weights[f"{name}.bias"]  # (N, out) + (out,) -> (N, out)
 
 
-def weights_of(tensors: Mapping[str, StoredTensor | FormattedMatrix], weight_format: WeightFormat) -> dict[str, Any]:
-    """What `linear` and the embeddings read: float32 arrays of their own, and matrices as the format multiplies."""
-    return {name: _weight_of(name, tensor, weight_format) for name, tensor in tensors.items()}
+def prepare_weights(
+    tensors: Mapping[str, StoredTensor | FormattedMatrix], weight_format: WeightFormat
+) -> dict[str, Any]:
+    """The tensors by name, as `linear` wants them: float32 arrays, or what multiplies in a format."""
+    return {name: _prepare_weight(name, tensor, weight_format) for name, tensor in tensors.items()}
 
 
-def _weight_of(name: str, tensor: Any, weight_format: WeightFormat) -> Any:
+def _prepare_weight(name: str, tensor: Any, weight_format: WeightFormat) -> Any:
     if isinstance(tensor, np.ndarray):
         return tensor
     if name not in MATRICES:

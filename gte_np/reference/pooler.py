@@ -9,5 +9,6 @@ from gte_np.reference.linear import Weights, linear
 
 
 def pool_first_token(hidden: FloatArray, weights: Weights) -> FloatArray:
-    """tanh(x W^T + b) of each text's first token: (B, T, D) -> (B, D)."""
-    return np.tanh(linear(hidden[:, 0], weights, "pooler.dense"))  # (B, T, D) -> (B, D)
+    """`tanh(x @ weight.transpose + bias)` of each text's first token: (B, T, D) -> (B, D)."""
+    first = hidden[:, 0]  # (B, T, D) -> (B, D)
+    return np.tanh(linear(first, weights, "pooler.dense"))  # (B, D) -> (B, D)

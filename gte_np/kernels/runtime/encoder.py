@@ -26,7 +26,7 @@ from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.host import host_target
 from gte_np.kernels.targets.target import LANES
 from gte_np.reference.attention import self_attention
-from gte_np.reference.linear import weights_of
+from gte_np.reference.linear import prepare_weights
 
 
 class KernelEncoder:
@@ -106,7 +106,7 @@ class KernelEncoder:
     def _attentions(self, hidden_states: list[FloatArray], inputs: EncoderInput) -> Iterator[list[FloatArray]]:
         """Attention probabilities of each layer, by the reference from what the kernels gave that layer."""
         for number, hidden in enumerate(hidden_states[:-1]):
-            weights = weights_of(self.weights.unpacked(number), self.weights.format)
+            weights = prepare_weights(self.weights.unpacked(number), self.weights.format)
             yield self_attention(hidden, inputs.batch, weights, self.config.num_attention_heads)[1]
 
 
