@@ -192,15 +192,18 @@ class PackedWeights:
         return np.require(data, requirements=["C", "A"])
 
     def _word_fields(self, tensor: StoredTensor) -> dict[str, int]:
-        """The word table, as it lies in the file if possible: only the rows of words that occur are ever read."""
+        """A copy of the word table in its own precision: the file may change afterwards."""
         table = to_dtype(tensor, self.dtype)
-        data = np.require(table.data, requirements=["C", "A"])
-        if self.sizes.hidden % LANES:  # rows are read up to a multiple of LANES: something must be behind the last
-            data = np.pad(data, ((0, 1), (0, 0)))
+        words = len(table.data)
+        # Rows are read up to a multiple of LANES: something must be behind the last.
+        behind = 1 if self.sizes.hidden % LANES else 0
+        data = np.zeros((words + behind, self.sizes.hidden), table.data.dtype)
+        data[:words] = table.data
+        tensor.forget_pages()
         self._vectors.append(data)
         fields = {"word_table": data.ctypes.data, "word_precision": WORD_PRECISIONS.index(table.dtype)}
         if table.scale is not None:
-            fields["word_scales"] = self._keep(table.scale)
+            fields["word_scales"] = self._keep(table.scale.copy())
         return fields
 
     def _by_head(self, bias: StoredTensor) -> NDArray[np.float32]:

@@ -78,8 +78,15 @@ def quantize_tokens(x: FloatArray) -> QuantizedTokens:
 
 
 def weights_of(tensors: Mapping[str, StoredTensor], dtype: str) -> dict[str, Any]:
-    """The tensors as float32 arrays; of those that a linear layer multiplies with, what multiplies so."""
-    return {name: _weight_of(name, tensor, dtype) for name, tensor in tensors.items()}
+    """The tensors as float32 arrays; of those that a linear layer multiplies with, what multiplies so.
+
+    All of it is copied: the file may change afterwards.
+    """
+    weights = {}
+    for name, tensor in tensors.items():
+        weights[name] = _weight_of(name, tensor, dtype)
+        tensor.forget_pages()  # else a mapped file would be in memory beside its copy
+    return weights
 
 
 def _weight_of(name: str, tensor: StoredTensor, dtype: str) -> Any:
@@ -90,4 +97,4 @@ def _weight_of(name: str, tensor: StoredTensor, dtype: str) -> Any:
         return tensor.to_float32()
     if tensor.scale is None:
         return Bfloat16Matrix(tensor.to_float32())
-    return Int8Matrix(tensor.data.astype(np.float64), tensor.scale)
+    return Int8Matrix(tensor.data.astype(np.float64), tensor.scale.copy())
