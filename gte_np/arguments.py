@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 
+import numpy as np
+
 from gte_np.errors import InputError
 
 
@@ -28,6 +30,14 @@ def check_text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected {name} to be a str, got {type(value).__name__}.")
     return value
+
+
+def check_flag(name: str, value: object, *, optional: bool = False) -> None:
+    """Raise TypeError if the value is no bool, nor NumPy's, nor None where it is optional."""
+    if isinstance(value, bool | np.bool_) or (optional and value is None):
+        return
+    choices = "True, False or None" if optional else "True or False"
+    raise TypeError(f"expected {name} to be {choices}, got {type(value).__name__}.")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from gte_np.checkpoint.hub import resolve_model
 from gte_np.checkpoint.weights import BertWeights, read_weights, to_float32
 from gte_np.encoder import EncoderOutput, FloatArray
 from gte_np.errors import CheckpointError, InputError
+from gte_np.loaded import Loaded
 from gte_np.low_precision import MOST_FEATURES
 from gte_np.reference.pooler import pool_first_token
 from gte_np.token_batch import TokenBatch, TokenRows
@@ -43,7 +44,7 @@ class BertOutput:
         return [value for value in vars(self).values() if value is not None][key]
 
 
-class BertModel:
+class BertModel(Loaded):
     """A BERT encoder with the weights of one checkpoint.
 
     `config` has its sizes. `backend` is "numpy", "numba", or "auto" for the best one there is. `threads` is how many
@@ -51,6 +52,8 @@ class BertModel:
     in linear layers, "float32", "bfloat16" or "int8"; by default that in which the checkpoint was saved by
     `EmbeddingModel.save_pretrained`, or float32. Weights are rounded once, at load.
     """
+
+    FIXED = ("config", "dtype")
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gte_np.arguments import check_choice, check_integer, check_text
+from gte_np.arguments import check_choice, check_flag, check_integer, check_text
 from gte_np.batching import make_batches
 from gte_np.bert_model import BertModel, check_options
 from gte_np.checkpoint.hub import local_folder, resolve_model
@@ -18,6 +18,7 @@ from gte_np.checkpoint.sentence_config import SentenceConfig, check_pooling_mode
 from gte_np.encoder import FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.known_models import KNOWN_MODELS, KnownModel
+from gte_np.loaded import Loaded
 from gte_np.modules import Dense, Normalize
 from gte_np.pooling import pool, rows_read
 from gte_np.progress import progress_bar
@@ -34,7 +35,7 @@ TEXTS_AT_ONCE = 4096
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")
 
 
-class EmbeddingModel:
+class EmbeddingModel(Loaded):
     """A text embedding model: the tokenizer, the encoder, the pooling and what follows it, of one repository.
 
     `name_or_path` is a folder, or a name on the hub; `revision`, `cache_dir`, `local_files_only` and `token` are for
@@ -49,12 +50,15 @@ class EmbeddingModel:
 
     Its parts can be used by themselves: `tokenizer`, `bert` (a BertModel), `pooling_modes` and `modules` (what comes
     after pooling). `folder` is where the files are, and `transformer_folder` where config.json is among them.
-    `do_lower_case` is whether texts are put in lower case before the tokenizer sees them. `prompts` and
-    `default_prompt_name` may be changed.
+    `do_lower_case` is whether texts are put in lower case before the tokenizer sees them. None of these can be set;
+    `max_seq_length`, `truncate_dim`, `prompts`, `default_prompt_name` and `similarity_fn_name` may be.
 
     Raises ModelNotFoundError if the model is not there, CheckpointError if its files are damaged,
-    UnsupportedModelError if they ask for what is not implemented, and InputError for arguments that do not fit it.
+    UnsupportedModelError if they ask for what is not implemented, and InputError or TypeError for arguments that do
+    not fit it.
     """
+
+    FIXED = ("tokenizer", "bert", "pooling_modes", "modules", "folder", "transformer_folder", "do_lower_case")
 
     def __init__(
         self,
@@ -73,7 +77,8 @@ class EmbeddingModel:
         pooling: str | None = None,
     ) -> None:
         check_options(backend, dtype, threads)  # before a download
-        override = None if pooling is None else check_pooling_modes([pooling], "pooling")
+        check_flag("local_files_only", local_files_only)
+        override = None if pooling is None else check_pooling_modes([check_text("pooling", pooling)], "pooling")
         given_prompts = check_prompts(prompts)
         self.folder = resolve_model(
             name_or_path,
@@ -93,11 +98,10 @@ class EmbeddingModel:
         self.pooling_modes = override or _choose_pooling(config, known)
         self.modules = config.modules
         self._dimension = _output_dimension(self.bert.config.hidden_size * len(self.pooling_modes), config)
-        self.truncate_dim = self._check_truncate_dim(config.truncate_dim if truncate_dim is None else truncate_dim)
-        self.prompts = {"query": "", "document": ""} | (known.prompts if known else {})
-        self.prompts |= config.prompts | given_prompts
+        self.truncate_dim = config.truncate_dim if truncate_dim is None else truncate_dim
+        known_prompts = {"query": "", "document": ""} | (known.prompts if known else {})
+        self.prompts = known_prompts | config.prompts | given_prompts
         self.default_prompt_name = default_prompt_name or config.default_prompt_name
-        self._resolve_prompt(None, None)  # the default one must be there
         self.similarity_fn_name = config.similarity_fn_name
 
         positions = self.bert.config.max_position_embeddings
@@ -122,6 +126,35 @@ class EmbeddingModel:
     @similarity_fn_name.setter
     def similarity_fn_name(self, value: str) -> None:
         self._similarity_fn_name = check_choice("similarity_fn_name", value, tuple(SIMILARITY_FUNCTIONS))
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """How many dimensions of each vector are kept, the first ones; None for all. It may be set."""
+        return self._truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, value: int | None) -> None:
+        self._truncate_dim = self._check_truncate_dim(value)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Names of prompts, and the texts that they put before a sentence; they may be changed and set."""
+        return self._prompts
+
+    @prompts.setter
+    def prompts(self, value: Mapping[str, str]) -> None:
+        self._prompts = check_prompts(value)
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The name of the prompt that `encode` takes by itself, or None; it may be set."""
+        return self._default_prompt_name
+
+    @default_prompt_name.setter
+    def default_prompt_name(self, value: str | None) -> None:
+        if value is not None:
+            self._prompt_named("default_prompt_name", value)
+        self._default_prompt_name = value
 
     def get_sentence_embedding_dimension(self) -> int:
         """The length of a vector: D, unless a Dense module or `truncate_dim` changes it."""
@@ -164,6 +197,8 @@ class EmbeddingModel:
         check_choice("output_value", output_value, OUTPUT_VALUES)
         check_choice("precision", precision, PRECISIONS)
         batch_size = check_integer("batch_size", batch_size, least=1)
+        check_flag("normalize_embeddings", normalize_embeddings, optional=True)
+        check_flag("show_progress_bar", show_progress_bar, optional=True)
         dimension = self._check_truncate_dim(truncate_dim) or self.truncate_dim
         prefix = self._resolve_prompt(prompt_name, prompt)
         show = logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
@@ -271,7 +306,7 @@ class EmbeddingModel:
     def _finish(self, vectors: FloatArray, normalized: bool | None, dimension: int | None) -> FloatArray:
         """From pooling to the result: (B, D) -> (B, D'), in sentence-transformers' order."""
         for module in self.modules:
-            if normalized is not False or not isinstance(module, Normalize):
+            if normalized is None or normalized or not isinstance(module, Normalize):
                 vectors = module(vectors)
         vectors = vectors[:, :dimension]
         return normalize(vectors) if normalized else vectors
@@ -280,11 +315,12 @@ class EmbeddingModel:
         if prompt is not None:
             return check_text("prompt", prompt)
         name = self.default_prompt_name if prompt_name is None else prompt_name
-        if name is None:
-            return ""
-        if name not in self.prompts:
-            raise InputError(f"expected a prompt name among {', '.join(self.prompts)}, got {name!r}.")
-        return self.prompts[name]
+        return "" if name is None else self._prompt_named("prompt_name", name)
+
+    def _prompt_named(self, argument: str, name: str) -> str:
+        if check_text(argument, name) not in self.prompts:
+            raise InputError(f"expected a prompt name among {', '.join(map(str, self.prompts))}, got {name!r:.80}.")
+        return check_text(f"prompt {name!r}", self.prompts[name])  # a dict that callers may change
 
     def _check_truncate_dim(self, truncate_dim: int | None) -> int | None:
         return None if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1, self._dimension)
@@ -346,4 +382,7 @@ def check_prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
     """Return the prompts. Raise TypeError if they do not map names to texts."""
     if not isinstance(prompts, Mapping | None):
         raise TypeError(f"expected prompts to map names to texts, got {type(prompts).__name__}.")
-    return {name: check_text(f"prompt {name!r}", prompt) for name, prompt in (prompts or {}).items()}
+    return {
+        check_text("the name of a prompt", name): check_text(f"prompt {name!r:.80}", prompt)
+        for name, prompt in (prompts or {}).items()
+    }
