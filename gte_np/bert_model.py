@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from gte_np.arguments import check_choice, check_integer
 from gte_np.backend import check_backend, make_encoder
 from gte_np.checkpoint.config import DTYPES, BertConfig, read_config
-from gte_np.checkpoint.hub import resolve_model
-from gte_np.checkpoint.weights import BertWeights, read_weights, to_float32
+from gte_np.checkpoint.source import LoadedFiles, Source
+from gte_np.checkpoint.weights import BertWeights, read_weights, to_float32, weight_names
 from gte_np.encoder import EncoderOutput, FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.loaded import Loaded
@@ -67,6 +67,7 @@ class BertModel(Loaded):
         check_options(backend, dtype, threads)
         self.config = config
         self.dtype = _choose_dtype(dtype, config, weights)
+        self._options = {"backend": backend, "dtype": self.dtype, "threads": threads}
         self._encoder = make_encoder(backend, config, weights, self.dtype, threads)
         self._pooler = None if weights.pooler is None else to_float32(weights.pooler)
 
@@ -89,23 +90,39 @@ class BertModel(Loaded):
         UnsupportedModelError for another architecture.
         """
         check_options(backend, dtype, threads)  # before a download
-        folder = resolve_model(
+        source = Source.find(
             name_or_path,
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             token=token,
         )
-        return cls.from_folder(folder, backend=backend, dtype=dtype, threads=threads)
+        return cls.from_source(source, backend=backend, dtype=dtype, threads=threads)
 
     @classmethod
     def from_folder(
         cls, folder: Path, *, backend: str = "auto", dtype: str | None = None, threads: int | None = None
     ) -> BertModel:
         """Load config.json and the weights of a local folder; errors as in `from_pretrained`."""
+        return cls.from_source(Source.of_folder(folder), backend=backend, dtype=dtype, threads=threads)
+
+    @classmethod
+    def from_source(cls, source: Source, **options: Any) -> BertModel:
+        """Load config.json and the weights of a source; options and errors are those of `from_folder`."""
+        files = LoadedFiles(source, ["config.json", *weight_names(source.folder)])
+        config = read_config(source.folder)
+        model = cls(config, read_weights(source.folder, config), **options)
+        model._files = files
+        return model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_options": self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        folder = state["_files"].source.folder
         config = read_config(folder)
-        weights = read_weights(folder, config)
-        return cls(config, weights, backend=backend, dtype=dtype, threads=threads)
+        BertModel.__init__(self, config, read_weights(folder, config), **state["_options"])
+        vars(self).update(state)
 
     def __call__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from gte_np.arguments import check_choice, check_flag, check_integer, check_text
 from gte_np.batching import make_batches
 from gte_np.bert_model import BertModel, check_options
-from gte_np.checkpoint.hub import local_folder, resolve_model
-from gte_np.checkpoint.sentence_config import SentenceConfig, check_pooling_modes, read_sentence_config
+from gte_np.checkpoint.sentence_config import (
+    SentenceConfig,
+    check_pooling_modes,
+    read_sentence_config,
+    sentence_files,
+)
+from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.encoder import FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.known_models import KNOWN_MODELS, KnownModel
@@ -77,23 +83,25 @@ class EmbeddingModel(Loaded):
         pooling: str | None = None,
     ) -> None:
         check_options(backend, dtype, threads)  # before a download
-        check_flag("local_files_only", local_files_only)
         override = None if pooling is None else check_pooling_modes([check_text("pooling", pooling)], "pooling")
         given_prompts = check_prompts(prompts)
-        self.folder = resolve_model(
+        source = Source.find(
             name_or_path,
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             token=token,
         )
-        known = None if local_folder(name_or_path) else KNOWN_MODELS.get(os.fspath(name_or_path))
-        config = read_sentence_config(self.folder)
-        self.transformer_folder = folder = config.transformer_folder
+        known = KNOWN_MODELS.get(source.name) if source.name else None
+        self.folder = source.folder
+        self._files = LoadedFiles(source, sentence_files(source.folder))
+        config = read_sentence_config(source.folder)
+        self.transformer_folder = config.transformer_folder
+        transformer = source.within(config.transformer_folder)
         self.do_lower_case = config.do_lower_case
-        self.tokenizer = Tokenizer.from_folder(folder, lowercase_first=config.do_lower_case)
-        self.bert = BertModel.from_folder(folder, backend=backend, dtype=dtype, threads=threads)
-        check_ids_fit(self.tokenizer, self.bert.config.vocab_size, folder)
+        self.tokenizer = Tokenizer.from_source(transformer, lowercase_first=config.do_lower_case)
+        self.bert = BertModel.from_source(transformer, backend=backend, dtype=dtype, threads=threads)
+        check_ids_fit(self.tokenizer, self.bert.config.vocab_size, self.transformer_folder)
 
         self.pooling_modes = override or _choose_pooling(config, known)
         self.modules = config.modules
@@ -107,6 +115,22 @@ class EmbeddingModel(Loaded):
         positions = self.bert.config.max_position_embeddings
         limits = (config.max_seq_length, self.tokenizer.model_max_length, positions)
         self._max_seq_length = min(limit for limit in limits if limit is not None)
+
+    def __copy__(self) -> EmbeddingModel:
+        twin = super().__copy__()
+        vars(twin).update(tokenizer=copy(self.tokenizer), bert=copy(self.bert), _prompts=dict(self._prompts))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        from_files = ("folder", "transformer_folder", "modules")
+        settings = {name: value for name, value in vars(self).items() if name not in from_files}
+        return super().__getstate__() | settings
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.folder = state["_files"].source.folder
+        config = read_sentence_config(self.folder)
+        self.transformer_folder, self.modules = config.transformer_folder, config.modules
 
     @property
     def max_seq_length(self) -> int:

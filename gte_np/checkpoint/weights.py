@@ -30,6 +30,7 @@ from gte_np.checkpoint.stored_tensor import FLOAT_DTYPES, StoredTensor
 from gte_np.checkpoint.torch_zip import read_torch_zip
 from gte_np.errors import CheckpointError, ModelNotFoundError
 
+_CANDIDATES = [name for file in WEIGHT_FILES for name in (file, index_of(file))]
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.(safetensors|bin)")
 _ELEMENTS_AT_ONCE = 1 << 20  # of the check for finite values: it bounds the memory that the check takes
 _EXPONENT_BITS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}  # all set: infinite or NaN
@@ -87,11 +88,19 @@ def to_float32(tensors: Mapping[str, StoredTensor]) -> dict[str, NDArray[np.floa
 
 def find_weights(folder: Path) -> Path:
     """Return the weights file or index of a folder. Raise ModelNotFoundError if it has none."""
-    names = [name for file in WEIGHT_FILES for name in (file, index_of(file))]
-    for name in names:
+    for name in _CANDIDATES:
         if (folder / name).is_file():
             return folder / name
-    raise ModelNotFoundError(f"{folder}: expected one of {', '.join(names)}, found none of them.")
+    raise ModelNotFoundError(f"{folder}: expected one of {', '.join(_CANDIDATES)}, found none of them.")
+
+
+def weight_names(folder: Path) -> list[str]:
+    """The names of the weights files of a folder, and of those that `find_weights` would prefer to them."""
+    for number, name in enumerate(_CANDIDATES, 1):
+        if (folder / name).is_file():
+            shards = shards_of(folder / name) if name.endswith(".json") else []
+            return [*_CANDIDATES[:number], *(shard.name for shard in shards)]
+    return _CANDIDATES
 
 
 def read_tensors(path: Path) -> dict[str, StoredTensor]:
