@@ -23,6 +23,11 @@ def check_backend(backend: str) -> None:
         check_numba()
 
 
+def backend_of(encoder: Encoder) -> str:
+    """The backend that gave an encoder: "numpy" or "numba"."""
+    return "numpy" if isinstance(encoder, ReferenceEncoder) else "numba"
+
+
 def make_encoder(backend: str, config: BertConfig, weights: BertWeights, dtype: str, threads: int | None) -> Encoder:
     """Return an encoder of a backend, with linear layers in a dtype; errors as in `check_backend`."""
     check_backend(backend)

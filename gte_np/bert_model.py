@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gte_np.arguments import check_choice, check_integer
-from gte_np.backend import check_backend, make_encoder
+from gte_np.backend import backend_of, check_backend, make_encoder
 from gte_np.checkpoint.config import DTYPES, BertConfig, read_config
 from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.checkpoint.weights import BertWeights, read_weights, to_float32, weight_names
@@ -114,6 +114,10 @@ class BertModel(Loaded):
         model = cls(config, read_weights(source.folder, config), **options)
         model._files = files
         return model
+
+    def _facts(self) -> dict[str, object]:
+        sizes = {"num_hidden_layers": self.config.num_hidden_layers, "hidden_size": self.config.hidden_size}
+        return sizes | {"dtype": self.dtype, "backend": backend_of(self._encoder)}
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_options": self._options}

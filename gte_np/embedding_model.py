@@ -116,6 +116,14 @@ class EmbeddingModel(Loaded):
         limits = (config.max_seq_length, self.tokenizer.model_max_length, positions)
         self._max_seq_length = min(limit for limit in limits if limit is not None)
 
+    def _facts(self) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "dimension": self.get_sentence_embedding_dimension(),
+            "pooling": "+".join(self.pooling_modes),
+            "max_seq_length": self.max_seq_length,
+        }
+        return facts | {name: value for name, value in self.bert._facts().items() if name in ("dtype", "backend")}
+
     def __copy__(self) -> EmbeddingModel:
         twin = super().__copy__()
         vars(twin).update(tokenizer=copy(self.tokenizer), bert=copy(self.bert), _prompts=dict(self._prompts))

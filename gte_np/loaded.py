@@ -24,6 +24,24 @@ class Loaded:
             raise AttributeError(f"{name} comes from the model's files and cannot be set: load another model.")
         super().__setattr__(name, value)
 
+    def __repr__(self) -> str:
+        facts = [f"{name}={value!r}" for name, value in self._facts().items()]
+        return f"{type(self).__name__}({', '.join([*self._origin(), *facts])})"
+
+    def _origin(self) -> list[str]:
+        if self._files is None:
+            return []
+        source = self._files.source
+        return (
+            [repr(str(source.folder))]
+            if source.name is None
+            else [repr(source.name), f"revision={source.revision!r}"]
+        )
+
+    def _facts(self) -> dict[str, object]:
+        """What tells this object from others of its class, beside its files."""
+        raise NotImplementedError
+
     def __copy__(self: LoadedT) -> LoadedT:
         twin = object.__new__(type(self))
         vars(twin).update(vars(self))

@@ -87,6 +87,9 @@ class Tokenizer(Loaded):
         tokenizer._files = files
         return tokenizer
 
+    def _facts(self) -> dict[str, object]:
+        return {"vocab_size": self._backend.get_vocab_size(), "model_max_length": self.model_max_length}
+
     def __getstate__(self) -> dict[str, Any]:
         settings = {"_lowercase_first": self._lowercase_first, "model_max_length": self.model_max_length}
         return super().__getstate__() | settings

@@ -440,3 +440,15 @@ def test_what_may_be_set(folder: Path) -> None:
 def test_models_of_another_type(small_folder: Path, options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         EmbeddingModel(small_folder, **options)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_one_line_says_what_a_model_is(backend: str, folder: Path) -> None:
+    model = EmbeddingModel(folder, backend=backend, dtype="int8", truncate_dim=8)
+    model.max_seq_length = 20
+    place = repr(str(folder))
+    rest = f"dtype='int8', backend='{backend}')"
+    assert repr(model) == f"EmbeddingModel({place}, dimension=8, pooling='mean', max_seq_length=20, {rest}"
+    assert repr(model.bert) == f"BertModel({place}, num_hidden_layers=2, hidden_size=32, {rest}"
+    words = len((folder / "vocab.txt").read_text("utf-8").splitlines())
+    assert repr(model.tokenizer) == f"Tokenizer({place}, vocab_size={words}, model_max_length=64)"

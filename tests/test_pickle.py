@@ -275,3 +275,12 @@ def test_another_machine_that_may_not_fetch(hub: HubServer, tmp_path: Path) -> N
     with pytest.raises(ModelNotFoundError, match="not in the cache, and local_files_only is set"):
         pickle.loads(content)
     assert not hub.requests
+
+
+def test_one_line_says_where_a_model_came_from(hub: HubServer, folder: Path) -> None:
+    model = EmbeddingModel("some/model")
+    commit = model._files.source.revision if model._files else None
+    for part in (model, model.bert, model.tokenizer):
+        assert repr(part).startswith(f"{type(part).__name__}('some/model', revision='{commit}', ")
+    made = BertModel(model.bert.config, read_weights(folder, model.bert.config), backend="numpy")
+    assert repr(made) == "BertModel(num_hidden_layers=2, hidden_size=32, dtype='float32', backend='numpy')"
