@@ -61,6 +61,14 @@ def check_text(name: str, value: object) -> str:
     return value
 
 
+def check_flag(name: str, value: object, *, optional: bool = False) -> None:
+    """Raise TypeError if the value is no bool, nor NumPy's, nor None where it is optional."""
+    if isinstance(value, bool | np.bool_) or (optional and value is None):
+        return
+    choices = "True, False or None" if optional else "True or False"
+    raise TypeError(f"expected {name} to be {choices}, got {type(value).__name__}.")
+
+
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     """Return the value. Raise TypeError if it is no str, InputError if it is not among the choices."""
     if check_text(name, value) not in choices:

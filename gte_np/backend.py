@@ -24,6 +24,11 @@ def check_backend(backend: str) -> None:
         check_numba()
 
 
+def backend_of(encoder: Encoder) -> str:
+    """The backend that gave an encoder: "numpy" or "numba"."""
+    return "numpy" if isinstance(encoder, ReferenceEncoder) else "numba"
+
+
 def make_encoder(
     backend: str, config: BertConfig, weights: BertWeights, weight_format: WeightFormat, threads: int | None
 ) -> Encoder:

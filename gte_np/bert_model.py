@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gte_np.arguments import check_choice, check_integer, check_integers
-from gte_np.backend import check_backend, make_encoder
+from gte_np.backend import backend_of, check_backend, make_encoder
 from gte_np.checkpoint.config import BertConfig, read_config
-from gte_np.checkpoint.hub import resolve_model
-from gte_np.checkpoint.weights import BertWeights, read_weights, stored_precision, to_float32
+from gte_np.checkpoint.source import LoadedFiles, Source
+from gte_np.checkpoint.weights import BertWeights, read_weights, stored_precision, to_float32, weight_names
 from gte_np.encoder import EncoderInput, EncoderOutput, FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.formats import DTYPES, WeightFormat, choose_format
+from gte_np.loaded import Loaded
 from gte_np.reference.pooler import pool_first_token
 from gte_np.token_batch import TokenBatch
 
@@ -43,7 +44,7 @@ class BertOutput:
         return [value for value in vars(self).values() if value is not None][key]
 
 
-class BertModel:
+class BertModel(Loaded):
     """A BERT encoder with the weights of one checkpoint.
 
     `config` has its sizes. `backend` is "numpy", "numba", or "auto" for the best one there is. `threads` is how many
@@ -51,6 +52,8 @@ class BertModel:
     in linear layers, "float32", "bfloat16" or "int8"; by default that in which the checkpoint was saved by
     `EmbeddingModel.save_pretrained`, or float32. Weights are rounded once, at load.
     """
+
+    FIXED = ("config", "dtype")
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class BertModel:
         check_options(backend, dtype, threads)
         self.config = config
         self.format = _choose_format(dtype, config, weights)
+        self._options = {"backend": backend, "dtype": self.dtype, "threads": threads}
         self._encoder = make_encoder(backend, config, weights, self.format, threads)
         self._pooler = None if weights.pooler is None else to_float32(weights.pooler)
 
@@ -96,23 +100,43 @@ class BertModel:
         UnsupportedModelError for another architecture.
         """
         check_options(backend, dtype, threads)  # before a download
-        folder = resolve_model(
+        source = Source.find(
             name_or_path,
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             token=token,
         )
-        return cls.from_folder(folder, backend=backend, dtype=dtype, threads=threads)
+        return cls.from_source(source, backend=backend, dtype=dtype, threads=threads)
 
     @classmethod
     def from_folder(
         cls, folder: Path, *, backend: str = "auto", dtype: str | None = None, threads: int | None = None
     ) -> BertModel:
         """Load config.json and the weights of a local folder; errors as in `from_pretrained`."""
+        return cls.from_source(Source.of_folder(folder), backend=backend, dtype=dtype, threads=threads)
+
+    @classmethod
+    def from_source(cls, source: Source, **options: Any) -> BertModel:
+        """Load config.json and the weights of a source; options and errors are those of `from_folder`."""
+        files = LoadedFiles(source, ["config.json", *weight_names(source.folder)])
+        config = read_config(source.folder)
+        model = cls(config, read_weights(source.folder, config), **options)
+        model._files = files
+        return model
+
+    def _facts(self) -> dict[str, object]:
+        sizes = {"num_hidden_layers": self.config.num_hidden_layers, "hidden_size": self.config.hidden_size}
+        return sizes | {"dtype": self.dtype, "backend": backend_of(self._encoder)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_options": self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        folder = state["_files"].source.folder
         config = read_config(folder)
-        weights = read_weights(folder, config)
-        return cls(config, weights, backend=backend, dtype=dtype, threads=threads)
+        BertModel.__init__(self, config, read_weights(folder, config), **state["_options"])
+        vars(self).update(state)
 
     def __call__(
         self,

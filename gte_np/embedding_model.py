@@ -5,19 +5,26 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gte_np.arguments import check_choice, check_integer, check_text
+from gte_np.arguments import check_choice, check_flag, check_integer, check_text
 from gte_np.batching import make_batches
 from gte_np.bert_model import BertModel, check_options
-from gte_np.checkpoint.hub import local_folder, resolve_model
-from gte_np.checkpoint.sentence_config import SentenceConfig, check_pooling_modes, read_sentence_config
+from gte_np.checkpoint.sentence_config import (
+    SentenceConfig,
+    check_pooling_modes,
+    read_sentence_config,
+    sentence_files,
+)
+from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.encoder import FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.known_models import KNOWN_MODELS, KnownModel
+from gte_np.loaded import Loaded
 from gte_np.modules import Dense, Normalize
 from gte_np.pooling import pool, rows_read
 from gte_np.progress import progress_bar
@@ -34,7 +41,7 @@ TEXTS_AT_ONCE = 4096
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")
 
 
-class EmbeddingModel:
+class EmbeddingModel(Loaded):
     """A text embedding model: the tokenizer, the encoder, the pooling and what follows it, of one repository.
 
     `name_or_path` is a folder, or a name on the hub; `revision`, `cache_dir`, `local_files_only` and `token` are for
@@ -49,12 +56,15 @@ class EmbeddingModel:
 
     Its parts can be used by themselves: `tokenizer`, `bert` (a BertModel), `pooling_modes` and `modules` (what comes
     after pooling). `folder` is where the files are, and `transformer_folder` where config.json is among them.
-    `do_lower_case` is whether texts are put in lower case before the tokenizer sees them. `prompts` and
-    `default_prompt_name` may be changed.
+    `do_lower_case` is whether texts are put in lower case before the tokenizer sees them. None of these can be set;
+    `max_seq_length`, `truncate_dim`, `prompts`, `default_prompt_name` and `similarity_fn_name` may be.
 
     Raises ModelNotFoundError if the model is not there, CheckpointError if its files are damaged,
-    UnsupportedModelError if they ask for what is not implemented, and InputError for arguments that do not fit it.
+    UnsupportedModelError if they ask for what is not implemented, and InputError or TypeError for arguments that do
+    not fit it.
     """
+
+    FIXED = ("tokenizer", "bert", "pooling_modes", "modules", "folder", "transformer_folder", "do_lower_case")
 
     def __init__(
         self,
@@ -73,36 +83,62 @@ class EmbeddingModel:
         pooling: str | None = None,
     ) -> None:
         check_options(backend, dtype, threads)  # before a download
-        override = None if pooling is None else check_pooling_modes([pooling], "pooling")
+        override = None if pooling is None else check_pooling_modes([check_text("pooling", pooling)], "pooling")
         given_prompts = check_prompts(prompts)
-        self.folder = resolve_model(
+        source = Source.find(
             name_or_path,
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             token=token,
         )
-        known = None if local_folder(name_or_path) else KNOWN_MODELS.get(os.fspath(name_or_path))
-        config = read_sentence_config(self.folder)
-        self.transformer_folder = folder = config.transformer_folder
+        known = KNOWN_MODELS.get(source.name) if source.name else None
+        self.folder = source.folder
+        self._files = LoadedFiles(source, sentence_files(source.folder))
+        config = read_sentence_config(source.folder)
+        self.transformer_folder = config.transformer_folder
+        transformer = source.within(config.transformer_folder)
         self.do_lower_case = config.do_lower_case
-        self.tokenizer = Tokenizer.from_folder(folder, lowercase_first=config.do_lower_case)
-        self.bert = BertModel.from_folder(folder, backend=backend, dtype=dtype, threads=threads)
-        check_ids_fit(self.tokenizer, self.bert.config.vocab_size, folder)
+        self.tokenizer = Tokenizer.from_source(transformer, lowercase_first=config.do_lower_case)
+        self.bert = BertModel.from_source(transformer, backend=backend, dtype=dtype, threads=threads)
+        check_ids_fit(self.tokenizer, self.bert.config.vocab_size, self.transformer_folder)
 
         self.pooling_modes = override or _choose_pooling(config, known)
         self.modules = config.modules
         self._dimension = _output_dimension(self.bert.config.hidden_size * len(self.pooling_modes), config)
-        self.truncate_dim = self._check_truncate_dim(config.truncate_dim if truncate_dim is None else truncate_dim)
-        self.prompts = {"query": "", "document": ""} | (known.prompts if known else {})
-        self.prompts |= config.prompts | given_prompts
+        self.truncate_dim = config.truncate_dim if truncate_dim is None else truncate_dim
+        known_prompts = {"query": "", "document": ""} | (known.prompts if known else {})
+        self.prompts = known_prompts | config.prompts | given_prompts
         self.default_prompt_name = default_prompt_name or config.default_prompt_name
-        self._resolve_prompt(None, None)  # the default one must be there
         self.similarity_fn_name = config.similarity_fn_name
 
         positions = self.bert.config.max_position_embeddings
         limits = (config.max_seq_length, self.tokenizer.model_max_length, positions)
         self._max_seq_length = min(limit for limit in limits if limit is not None)
+
+    def _facts(self) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "dimension": self.get_sentence_embedding_dimension(),
+            "pooling": "+".join(self.pooling_modes),
+            "max_seq_length": self.max_seq_length,
+        }
+        return facts | {name: value for name, value in self.bert._facts().items() if name in ("dtype", "backend")}
+
+    def __copy__(self) -> EmbeddingModel:
+        twin = super().__copy__()
+        vars(twin).update(tokenizer=copy(self.tokenizer), bert=copy(self.bert), _prompts=dict(self._prompts))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        from_files = ("folder", "transformer_folder", "modules")
+        settings = {name: value for name, value in vars(self).items() if name not in from_files}
+        return super().__getstate__() | settings
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.folder = state["_files"].source.folder
+        config = read_sentence_config(self.folder)
+        self.transformer_folder, self.modules = config.transformer_folder, config.modules
 
     @property
     def max_seq_length(self) -> int:
@@ -122,6 +158,35 @@ class EmbeddingModel:
     @similarity_fn_name.setter
     def similarity_fn_name(self, value: str) -> None:
         self._similarity_fn_name = check_choice("similarity_fn_name", value, tuple(SIMILARITY_FUNCTIONS))
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """How many dimensions of each vector are kept, the first ones; None for all. It may be set."""
+        return self._truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, value: int | None) -> None:
+        self._truncate_dim = self._check_truncate_dim(value)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Names of prompts, and the texts that they put before a sentence; they may be changed and set."""
+        return self._prompts
+
+    @prompts.setter
+    def prompts(self, value: Mapping[str, str]) -> None:
+        self._prompts = check_prompts(value)
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The name of the prompt that `encode` takes by itself, or None; it may be set."""
+        return self._default_prompt_name
+
+    @default_prompt_name.setter
+    def default_prompt_name(self, value: str | None) -> None:
+        if value is not None:
+            self._prompt_named("default_prompt_name", value)
+        self._default_prompt_name = value
 
     def get_sentence_embedding_dimension(self) -> int:
         """The length of a vector: D, unless a Dense module or `truncate_dim` changes it."""
@@ -164,6 +229,8 @@ class EmbeddingModel:
         check_choice("output_value", output_value, OUTPUT_VALUES)
         check_choice("precision", precision, PRECISIONS)
         batch_size = check_integer("batch_size", batch_size, least=1)
+        check_flag("normalize_embeddings", normalize_embeddings, optional=True)
+        check_flag("show_progress_bar", show_progress_bar, optional=True)
         dimension = self._check_truncate_dim(truncate_dim) or self.truncate_dim
         prefix = self._resolve_prompt(prompt_name, prompt)
         show = logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
@@ -271,7 +338,7 @@ class EmbeddingModel:
     def _finish(self, vectors: FloatArray, normalized: bool | None, dimension: int | None) -> FloatArray:
         """From pooling to the result: (B, D) -> (B, D'), in sentence-transformers' order."""
         for module in self.modules:
-            if normalized is not False or not isinstance(module, Normalize):
+            if normalized is None or normalized or not isinstance(module, Normalize):
                 vectors = module(vectors)
         vectors = vectors[:, :dimension]
         return normalize(vectors) if normalized else vectors
@@ -280,11 +347,12 @@ class EmbeddingModel:
         if prompt is not None:
             return check_text("prompt", prompt)
         name = self.default_prompt_name if prompt_name is None else prompt_name
-        if name is None:
-            return ""
-        if name not in self.prompts:
-            raise InputError(f"expected a prompt name among {', '.join(self.prompts)}, got {name!r}.")
-        return self.prompts[name]
+        return "" if name is None else self._prompt_named("prompt_name", name)
+
+    def _prompt_named(self, argument: str, name: str) -> str:
+        if check_text(argument, name) not in self.prompts:
+            raise InputError(f"expected a prompt name among {', '.join(map(str, self.prompts))}, got {name!r:.80}.")
+        return check_text(f"prompt {name!r}", self.prompts[name])  # a dict that callers may change
 
     def _check_truncate_dim(self, truncate_dim: int | None) -> int | None:
         return None if truncate_dim is None else check_integer("truncate_dim", truncate_dim, 1, self._dimension)
@@ -346,4 +414,7 @@ def check_prompts(prompts: Mapping[str, str] | None) -> dict[str, str]:
     """Return the prompts. Raise TypeError if they do not map names to texts."""
     if not isinstance(prompts, Mapping | None):
         raise TypeError(f"expected prompts to map names to texts, got {type(prompts).__name__}.")
-    return {name: check_text(f"prompt {name!r}", prompt) for name, prompt in (prompts or {}).items()}
+    return {
+        check_text("the name of a prompt", name): check_text(f"prompt {name!r:.80}", prompt)
+        for name, prompt in (prompts or {}).items()
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +12,9 @@ from gte_np.arguments import check_integer
 from gte_np.errors import InputError
 
 SimilarityFunction = Callable[[ArrayLike, ArrayLike], NDArray[Any]]
+
+_ELEMENTS_AT_ONCE = 1 << 22  # of scores or of vectors: with what is made of them, some 100 MB
+_QUERIES_AT_ONCE = 1024  # more would make no product faster
 
 
 def normalize(x: ArrayLike, p: float = 2, dim: int = -1) -> NDArray[Any]:
@@ -111,21 +113,28 @@ def semantic_search(
 ) -> list[list[dict[str, float | int]]]:
     """Return for each query its `top_k` corpus rows, best first, as {"corpus_id": row, "score": score}.
 
-    At most `query_chunk_size` x `corpus_chunk_size` scores, and their order, are in memory at once. Raises InputError
-    for sizes below 1.
+    At most `query_chunk_size` x `corpus_chunk_size` scores are computed at once, and never more than fit in some
+    100 MB. Raises InputError for sizes below 1.
     """
     _check_sizes(query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size, top_k=top_k)
     queries, corpus = _matrices(query_embeddings, corpus_embeddings)
+    rows, chunk = _rows_at_once(corpus, query_chunk_size, corpus_chunk_size, top_k)
     results = []
-    for start in range(0, len(queries), query_chunk_size):
-        scores, ids = _best(
-            queries[start : start + query_chunk_size], corpus, corpus_chunk_size, top_k, score_function
-        )
+    for start in range(0, len(queries), rows):
+        scores, ids = _best(queries[start : start + rows], corpus, chunk, top_k, score_function)
         results += [
             [{"corpus_id": row, "score": score} for row, score in zip(*pair, strict=True)]
             for pair in zip(ids.tolist(), scores.tolist(), strict=True)
         ]
     return results
+
+
+def _rows_at_once(corpus: NDArray[Any], query_chunk: int, corpus_chunk: int, top_k: int) -> tuple[int, int]:
+    """How many queries and how many rows of the corpus are compared at once: at most as many as were asked for."""
+    width = max(1, corpus.shape[1])
+    queries = min(query_chunk, _QUERIES_AT_ONCE, _ELEMENTS_AT_ONCE // max(width, min(top_k, len(corpus))))
+    queries = max(1, queries)
+    return queries, max(1, min(corpus_chunk, _ELEMENTS_AT_ONCE // max(width, queries)))
 
 
 def _best(
@@ -162,22 +171,46 @@ def paraphrase_mining_embeddings(
 ) -> list[tuple[float, int, int]]:
     """Return (score, i, j), i < j, of the pairs of rows that are most alike, best first.
 
-    For each row its `top_k` best others count; of all those pairs, the `max_pairs` best are returned.
+    For each row its `top_k` best others count; of all those pairs, the `max_pairs` best are returned. No more than
+    these are kept, and at most `query_chunk_size` x `corpus_chunk_size` scores are computed at once, and never more
+    than fit in some 100 MB. Raises InputError for sizes below 1.
     """
     _check_sizes(
         query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size, max_pairs=max_pairs, top_k=top_k
     )
     matrix = _matrices(embeddings, embeddings)[0]
-    pairs: dict[tuple[int, int], float] = {}
-    for start in range(0, len(matrix), query_chunk_size):
-        scores, ids = _best(
-            matrix[start : start + query_chunk_size], matrix, corpus_chunk_size, top_k + 1, score_function
-        )
-        for row, (row_scores, row_ids) in enumerate(zip(scores.tolist(), ids.tolist(), strict=True), start):
-            others = [(other, score) for other, score in zip(row_ids, row_scores, strict=True) if other != row]
-            pairs |= {(min(row, other), max(row, other)): score for other, score in others[:top_k]}
-    best = heapq.nsmallest(max_pairs, pairs.items(), key=lambda item: (-item[1], item[0]))
-    return [(score, i, j) for (i, j), score in best]
+    rows, chunk = _rows_at_once(matrix, query_chunk_size, corpus_chunk_size, top_k + 1)
+    best = _Pairs(np.empty(0, matrix.dtype), np.empty(0, np.int64), np.empty(0, np.int64))
+    for start in range(0, len(matrix), rows):
+        scores, ids = _best(matrix[start : start + rows], matrix, chunk, top_k + 1, score_function)
+        best = _best_pairs(best, _pairs_of(scores, ids, start, top_k), max_pairs)
+    return list(zip(*(values.tolist() for values in best), strict=True))
+
+
+class _Pairs(NamedTuple):
+    """Scores of pairs of rows, i < j: three (P,)."""
+
+    score: NDArray[Any]
+    i: NDArray[np.int64]
+    j: NDArray[np.int64]
+
+
+def _pairs_of(scores: NDArray[Any], ids: NDArray[np.int64], start: int, top_k: int) -> _Pairs:
+    """The pairs of each row, from `start` on, with its `top_k` best others: two (Q, top_k + 1), best first."""
+    rows = np.broadcast_to(np.arange(start, start + len(ids))[:, None], ids.shape)
+    is_other = ids != rows
+    kept = is_other & (is_other.cumsum(axis=1) <= top_k)
+    return _Pairs(scores[kept], np.minimum(rows, ids)[kept], np.maximum(rows, ids)[kept])
+
+
+def _best_pairs(known: _Pairs, new: _Pairs, count: int) -> _Pairs:
+    """The best pairs of both, each once with the better of its scores: at most `count`, best first, then by rows."""
+    pairs = _Pairs(*(np.concatenate(both) for both in zip(known, new, strict=True)))
+    order = np.lexsort((pairs.j, pairs.i, -pairs.score))
+    pairs = _Pairs(*(values[order] for values in pairs))
+    numbers = pairs.i * (pairs.j.max(initial=0) + 1) + pairs.j
+    firsts = np.sort(np.unique(numbers, return_index=True)[1])[:count]
+    return _Pairs(*(values[firsts] for values in pairs))
 
 
 def _check_sizes(**sizes: int) -> None:

@@ -11,9 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.arguments import check_integer
-from gte_np.checkpoint.hub import resolve_model
-from gte_np.checkpoint.tokenizer_files import TokenizerFiles, build_word_piece, read_tokenizer_files
+from gte_np.checkpoint.source import LoadedFiles, Source
+from gte_np.checkpoint.tokenizer_files import (
+    TOKENIZER_FILES,
+    TokenizerFiles,
+    build_word_piece,
+    read_tokenizer_files,
+)
 from gte_np.errors import CheckpointError, InputError
+from gte_np.loaded import Loaded
 from gte_np.text_pieces import PIECE_CHARACTERS, TextPieces
 from gte_np.token_batch import TokenArray, TokenBatch
 
@@ -22,7 +28,7 @@ CHARACTERS_AT_ONCE = 1 << 18
 SPECIAL_COUNT = 2  # [CLS] before a text and [SEP] behind it
 
 
-class Tokenizer:
+class Tokenizer(Loaded):
     """The tokenizer of one checkpoint.
 
     `model_max_length` is the most tokens a text may have by tokenizer_config.json, [CLS] and [SEP] included, or
@@ -35,6 +41,7 @@ class Tokenizer:
     """
 
     def __init__(self, files: TokenizerFiles, *, lowercase_first: bool = False) -> None:
+        self._lowercase_first = lowercase_first
         self._backend = build_word_piece(files, lowercase_first)
         self._pieces = TextPieces(self._backend, files.added_tokens)
         self._special_ids = {
@@ -57,7 +64,7 @@ class Tokenizer:
         Raises ModelNotFoundError if it is not there, CheckpointError if its files are damaged, and
         UnsupportedModelError if it is not BERT's.
         """
-        folder = resolve_model(
+        source = Source.find(
             name_or_path,
             revision=revision,
             cache_dir=cache_dir,
@@ -65,12 +72,32 @@ class Tokenizer:
             token=token,
             weights=False,
         )
-        return cls.from_folder(folder)
+        return cls.from_source(source)
 
     @classmethod
     def from_folder(cls, folder: Path, *, lowercase_first: bool = False) -> Tokenizer:
         """Load the tokenizer files of a local folder; errors as in `from_pretrained`."""
-        return cls(read_tokenizer_files(folder), lowercase_first=lowercase_first)
+        return cls.from_source(Source.of_folder(folder), lowercase_first=lowercase_first)
+
+    @classmethod
+    def from_source(cls, source: Source, *, lowercase_first: bool = False) -> Tokenizer:
+        """Load the tokenizer files of a source; errors as in `from_pretrained`."""
+        files = LoadedFiles(source, TOKENIZER_FILES)
+        tokenizer = cls(read_tokenizer_files(source.folder), lowercase_first=lowercase_first)
+        tokenizer._files = files
+        return tokenizer
+
+    def _facts(self) -> dict[str, object]:
+        return {"vocab_size": self._backend.get_vocab_size(), "model_max_length": self.model_max_length}
+
+    def __getstate__(self) -> dict[str, Any]:
+        settings = {"_lowercase_first": self._lowercase_first, "model_max_length": self.model_max_length}
+        return super().__getstate__() | settings
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        read = read_tokenizer_files(state["_files"].source.folder)
+        Tokenizer.__init__(self, read, lowercase_first=state["_lowercase_first"])
+        vars(self).update(state)
 
     @property
     def pad_token_id(self) -> int:

@@ -210,3 +210,28 @@ def small_model(folder: Path, *, pooling: str = "mean", **config: Any) -> Path:
     write_weights(folder)
     write_modules(folder, pooling_flags(SMALL["hidden_size"], pooling), "Normalize")
     return folder
+
+
+def dense_model(
+    folder: Path, *, pooling: Sequence[str] = ("mean",), out_features: int = 45, activation: str = "Tanh"
+) -> Path:
+    """Write a small model with a Dense module between pooling and Normalize."""
+    small_model(folder)
+    size = SMALL["hidden_size"]
+    write_modules(folder, {"pooling_mode": list(pooling), "embedding_dimension": size}, "Dense", "Normalize")
+    in_features = size * len(pooling)
+    package = "linear" if activation == "Identity" else "activation"
+    config = {
+        "in_features": in_features,
+        "out_features": out_features,
+        "bias": True,
+        "activation_function": f"torch.nn.modules.{package}.{activation}",
+    }
+    write_json(folder / "2_Dense" / "config.json", config)
+    values = np.random.default_rng(1).standard_normal((out_features, in_features + 1), np.float32)
+    tensors = {
+        "linear.weight": StoredTensor("float32", values[:, 1:]),
+        "linear.bias": StoredTensor("float32", values[:, 0]),
+    }
+    save_safetensors(folder / "2_Dense" / "model.safetensors", tensors)
+    return folder

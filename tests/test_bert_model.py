@@ -180,3 +180,9 @@ def test_a_text_does_not_see_its_neighbours(bert: BertModel) -> None:
     packed = bert.encode_batch(TokenBatch.from_ids(ids)).last_hidden_state
     alone = [bert.encode_batch(TokenBatch.from_ids([text])).last_hidden_state for text in ids]
     assert np.abs(packed - np.concatenate(alone)).max() < 2e-6
+
+
+@pytest.mark.parametrize("name", ["config", "dtype"])
+def test_what_was_loaded_is_not_set(bert: BertModel, name: str) -> None:
+    with pytest.raises(AttributeError, match=f"{name} comes from the model's files and cannot be set"):
+        setattr(bert, name, getattr(bert, name))

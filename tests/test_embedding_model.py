@@ -339,3 +339,116 @@ def test_the_table_of_known_models() -> None:
         assert known.prompts.keys() <= {"query", "document"}
     assert KNOWN_MODELS["BAAI/bge-large-zh-v1.5"].prompts == {"query": "为这个句子生成表示以用于检索相关文章\uff1a"}
     assert KNOWN_MODELS["sensenova/piccolo-base-zh"].prompts == {"query": "查询\u003a ", "document": "结果\u003a "}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"normalize_embeddings": "no"}, TypeError, "normalize_embeddings to be True, False or None, got str"),
+        ({"normalize_embeddings": 1}, TypeError, "got int"),
+        ({"show_progress_bar": "no"}, TypeError, "show_progress_bar to be True, False or None, got str"),
+        ({"prompt_name": ["query"]}, TypeError, "prompt_name to be a str, got list"),
+        ({"prompt_name": 3}, TypeError, "prompt_name to be a str, got int"),
+        ({"batch_size": True}, TypeError, "batch_size to be an int, got bool"),
+        ({"precision": None}, TypeError, "precision to be a str"),
+        ({"output_value": None}, TypeError, "output_value to be a str"),
+    ],
+)
+def test_options_of_another_type(
+    small: EmbeddingModel, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        small.encode(["happy"], **options)
+
+
+def test_numpy_s_truths_are_truths(small: EmbeddingModel) -> None:
+    for truth in (True, False):
+        numpy_s = np.bool_(truth)
+        vectors = small.encode(TEXTS, normalize_embeddings=numpy_s, show_progress_bar=np.bool_(False))  # type: ignore[arg-type]
+        assert np.array_equal(vectors, small.encode(TEXTS, normalize_embeddings=truth))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("truncate_dim", 99999, InputError, "truncate_dim to be from 1 to 32, got 99999"),
+        ("truncate_dim", 0, InputError, "from 1 to 32, got 0"),
+        ("truncate_dim", "8", TypeError, "truncate_dim to be an int"),
+        ("max_seq_length", 99999, InputError, "from 2 to 64"),
+        ("max_seq_length", None, TypeError, "max_seq_length to be an int"),
+        ("prompts", ["query"], TypeError, "prompts to map names to texts, got list"),
+        ("prompts", {"query": 3}, TypeError, "prompt 'query' to be a str"),
+        ("prompts", {3: "query"}, TypeError, "the name of a prompt to be a str, got int"),
+        ("default_prompt_name", "nothing", InputError, "a prompt name among query, document, got 'nothing'"),
+        ("default_prompt_name", 3, TypeError, "default_prompt_name to be a str"),
+        ("similarity_fn_name", "angle", InputError, "got 'angle'"),
+        ("similarity_fn_name", None, TypeError, "similarity_fn_name to be a str"),
+    ],
+)
+def test_settings_that_cannot_be(folder: Path, name: str, value: Any, error: type[Exception], message: str) -> None:
+    model = EmbeddingModel(folder)
+    before = getattr(model, name)
+    with pytest.raises(error, match=message):
+        setattr(model, name, value)
+    assert getattr(model, name) == before
+    assert np.array_equal(model.encode("happy"), EmbeddingModel(folder).encode("happy"))
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "bert", "pooling_modes", "modules", "folder", "transformer_folder"])
+def test_what_was_loaded_is_not_set(small: EmbeddingModel, name: str) -> None:
+    with pytest.raises(AttributeError):
+        setattr(small, name, getattr(small, name))
+
+
+def test_what_may_be_set(folder: Path) -> None:
+    model = EmbeddingModel(folder)
+    full = model.encode("happy")
+    model.truncate_dim = 8
+    assert model.get_sentence_embedding_dimension() == 8
+    assert np.array_equal(model.encode("happy"), full[:8])
+    model.truncate_dim = None
+    assert model.get_sentence_embedding_dimension() == 32
+    given = {"query": "is ", "passage": "that "}
+    model.prompts = given
+    model.default_prompt_name = "passage"
+    assert np.array_equal(model.encode("happy"), model.encode("that happy", prompt=""))
+    assert given == {"query": "is ", "passage": "that "}
+    given["passage"] = "very "
+    assert model.prompts["passage"] == "that "
+    model.prompts["passage"] = "very "
+    assert np.array_equal(model.encode("happy"), model.encode("very happy", prompt=""))
+    model.prompts["passage"] = 3  # type: ignore[assignment]
+    with pytest.raises(TypeError, match="prompt 'passage' to be a str, got int"):
+        model.encode("happy")
+    del model.prompts["passage"]
+    with pytest.raises(InputError, match="a prompt name among query, got 'passage'"):
+        model.encode("happy")
+    model.default_prompt_name = None
+    assert np.array_equal(model.encode("happy"), full)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"local_files_only": "no"}, TypeError, "local_files_only to be True or False, got str"),
+        ({"prompts": {3: "a"}}, TypeError, "the name of a prompt to be a str"),
+        ({"default_prompt_name": 3}, TypeError, "default_prompt_name to be a str"),
+        ({"pooling": 3}, TypeError, "pooling to be a str"),
+        ({"pooling": ["cls"]}, TypeError, "pooling to be a str"),
+    ],
+)
+def test_models_of_another_type(small_folder: Path, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        EmbeddingModel(small_folder, **options)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_one_line_says_what_a_model_is(backend: str, folder: Path) -> None:
+    model = EmbeddingModel(folder, backend=backend, dtype="int8", truncate_dim=8)
+    model.max_seq_length = 20
+    place = repr(str(folder))
+    rest = f"dtype='int8', backend='{backend}')"
+    assert repr(model) == f"EmbeddingModel({place}, dimension=8, pooling='mean', max_seq_length=20, {rest}"
+    assert repr(model.bert) == f"BertModel({place}, num_hidden_layers=2, hidden_size=32, {rest}"
+    words = len((folder / "vocab.txt").read_text("utf-8").splitlines())
+    assert repr(model.tokenizer) == f"Tokenizer({place}, vocab_size={words}, model_max_length=64)"

@@ -15,8 +15,10 @@ from gte_np import (
     normalize,
     paraphrase_mining_embeddings,
     semantic_search,
+    similarity,
 )
 from gte_np.similarity import SIMILARITY_FUNCTIONS
+from tests.programs import run_program
 
 random = np.random.default_rng(0)
 A, B = (random.standard_normal((rows, 33), dtype=np.float32) for rows in (5, 7))
@@ -129,3 +131,64 @@ def test_mining_finds_the_best_pairs(chunk: int) -> None:
 def test_mining_keeps_top_k_of_each_row() -> None:
     points = np.array([[1, 0], [1, 0.1], [1, 0.3], [0, 1]], np.float32)
     assert [pair[1:] for pair in paraphrase_mining_embeddings(points, top_k=1)] == [(0, 1), (1, 2), (2, 3)]
+
+
+def brute_force_pairs(points: Any, top_k: int, max_pairs: int) -> list[tuple[int, int]]:
+    """By definition: the pairs among the top_k of either row, the best first."""
+    scores = cos_sim(points, points)
+    np.fill_diagonal(scores, -np.inf)
+    best = np.argsort(-scores, axis=1)[:, :-1][:, :top_k]  # the last is the row itself
+    pairs = {(min(row, int(other)), max(row, int(other))) for row in range(len(points)) for other in best[row]}
+    return sorted(pairs, key=lambda pair: -scores[pair])[:max_pairs]
+
+
+@pytest.mark.parametrize(("top_k", "max_pairs"), [(1, 10_000), (3, 50), (20, 7), (20, 10_000), (500, 100_000)])
+@pytest.mark.parametrize("chunk", [7, 64, 5000])
+def test_mining_is_a_sort(chunk: int, top_k: int, max_pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similarity, "_ELEMENTS_AT_ONCE", 2000)
+    points = np.random.default_rng(1).standard_normal((150, 6))
+    expected = brute_force_pairs(points, top_k, max_pairs)
+    mined = paraphrase_mining_embeddings(
+        points, top_k=top_k, max_pairs=max_pairs, query_chunk_size=chunk, corpus_chunk_size=chunk
+    )
+    assert [pair[1:] for pair in mined] == expected
+    assert [pair[0] for pair in mined] == pytest.approx([cos_sim(points[i], points[j])[0, 0] for i, j in expected])
+    assert {type(value) for pair in mined for value in pair} == {float, int}
+
+
+def test_mining_among_few_or_none() -> None:
+    assert paraphrase_mining_embeddings([]) == []
+    assert paraphrase_mining_embeddings(A[:1]) == []
+    assert [pair[1:] for pair in paraphrase_mining_embeddings(A[[0, 0]])] == [(0, 1)]
+
+
+def test_equal_rows_are_pairs_like_others() -> None:
+    mined = paraphrase_mining_embeddings(A[[0] * 6], top_k=2)
+    assert mined
+    assert len({pair[1:] for pair in mined}) == len(mined)
+    assert all(i < j for _, i, j in mined)
+
+
+# In a process of its own, whose peak is the call's. The compiled parts of NumPy allocate what tracemalloc sees.
+PEAK = """
+import sys, tracemalloc
+import numpy as np
+from gte_np import paraphrase_mining_embeddings, semantic_search
+
+name, rows, dimension = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+points = np.random.default_rng(0).standard_normal((rows, dimension), np.float32)
+tracemalloc.start()
+if name == "search":
+    result = semantic_search(points[:100], points)
+else:
+    result = paraphrase_mining_embeddings(points, top_k=100, max_pairs=1000)
+current, peak = tracemalloc.get_traced_memory()
+print((peak - current) // 2**20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "dimension"), [("search", 300_000, 8), ("search", 30_000, 768), ("mine", 12_000, 8)]
+)
+def test_memory_is_bounded_at_the_defaults(name: str, rows: int, dimension: int) -> None:
+    assert int(run_program(PEAK, name, str(rows), str(dimension))) < 200  # MB

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gte_np.checkpoint.json_file import Fields, is_there, read_json, read_json_object
 from gte_np.checkpoint.stored_tensor import FLOAT_DTYPES, StoredTensor
-from gte_np.checkpoint.weights import find_weights, is_finite, read_tensors
+from gte_np.checkpoint.weights import find_weights, is_finite, read_tensors, weight_names
 from gte_np.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 from gte_np.modules import ACTIVATIONS, Dense, Module, Normalize
 from gte_np.pooling import POOLING_MODES
@@ -84,6 +84,19 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
         similarity_fn_name=_read_similarity(sentence),
         truncate_dim=_optional_integer(sentence, "truncate_dim"),
     )
+
+
+def sentence_files(folder: Path) -> list[str]:
+    """The names of the files that `read_sentence_config` reads, or would read if they were there."""
+    if not is_there(folder / "modules.json"):
+        return ["modules.json"]
+    (_, transformer), *others = _read_modules_json(folder / "modules.json")
+    names = [PurePosixPath("modules.json"), PurePosixPath("config_sentence_transformers.json")]
+    names += [PurePosixPath(transformer, name) for name in _LIMIT_FILES]
+    for kind, path in others:
+        files = ["config.json", *(weight_names(folder / path) if kind == "Dense" else [])]
+        names += [PurePosixPath(path, name) for name in files]
+    return [str(name) for name in names]
 
 
 def _read_limits(folder: Path) -> Fields:

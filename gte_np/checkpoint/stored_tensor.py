@@ -42,10 +42,10 @@ class StoredTensor:
         return self.data.shape
 
     def to_float32(self) -> NDArray[np.float32]:
-        """The values as float32; exact for each dtype of `FLOAT_DTYPES`, and no copy for float32."""
+        """A copy of the values as float32, which needs the file no more; exact for each dtype of `FLOAT_DTYPES`."""
         if self.dtype == "bfloat16":  # bfloat16 is the upper half of a float32
             return (self.data.astype(np.uint32) << 16).view(np.float32)
-        return self.data.astype(np.float32, copy=False)
+        return self.data.astype(np.float32)
 
     def rows(self, rows: Any) -> StoredTensor:
         """Some rows: a view by a slice, a copy by their numbers."""

@@ -37,6 +37,7 @@ Tensor = StoredTensor | FormattedMatrix
 _FORMAT_OF_FILE = {
     weight_format.file: weight_format for weight_format in FORMATS if weight_format.file not in WEIGHT_FILES
 }
+_CANDIDATES = [name for file in (*WEIGHT_FILES, *_FORMAT_OF_FILE) for name in (file, index_of(file))]
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,19 @@ def to_float32(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
 
 def find_weights(folder: Path) -> Path:
     """Return the weights file or index of a folder. Raise ModelNotFoundError if it has none."""
-    files = dict.fromkeys([*WEIGHT_FILES, *_FORMAT_OF_FILE])
-    names = [name for file in files for name in (file, index_of(file))]
-    for name in names:
+    for name in _CANDIDATES:
         if (folder / name).is_file():
             return folder / name
-    raise ModelNotFoundError(f"{folder}: expected one of {', '.join(names)}, found none of them.")
+    raise ModelNotFoundError(f"{folder}: expected one of {', '.join(_CANDIDATES)}, found none of them.")
+
+
+def weight_names(folder: Path) -> list[str]:
+    """The names of the weights files of a folder, and of those that `find_weights` would prefer to them."""
+    for number, name in enumerate(_CANDIDATES, 1):
+        if (folder / name).is_file():
+            shards = shards_of(folder / name) if name.endswith(".json") else []
+            return [*_CANDIDATES[:number], *(shard.name for shard in shards)]
+    return _CANDIDATES
 
 
 def read_tensors(path: Path) -> dict[str, StoredTensor]:

@@ -28,7 +28,7 @@ class FloatFormat(WeightFormat):
 
     def multiplier(self, matrix: FormattedMatrix) -> Callable[[FloatArray], FloatArray]:
         """x W^T in float32."""
-        weight = np.array(matrix.to_float32())  # a copy: the file may change
+        weight = matrix.to_float32()
         return lambda x: x @ weight.T  # (N, in), (in, out) -> (N, out)
 
     def step(self, target: Any) -> ProductStep:

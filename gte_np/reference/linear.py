@@ -28,15 +28,23 @@ def linear(x: FloatArray, weights: Weights, name: str) -> FloatArray:
 def prepare_weights(
     tensors: Mapping[str, StoredTensor | FormattedMatrix], weight_format: WeightFormat
 ) -> dict[str, Any]:
-    """The tensors by name, as `linear` wants them: float32 arrays, or what multiplies in a format."""
-    return {name: _prepare_weight(name, tensor, weight_format) for name, tensor in tensors.items()}
+    """The tensors by name, as `linear` wants them: float32 arrays, or what multiplies in a format.
+
+    All of it is copied: the file may change afterwards.
+    """
+    weights = {}
+    for name, tensor in tensors.items():
+        weights[name] = _prepare_weight(name, tensor, weight_format)
+        if not isinstance(tensor, np.ndarray):
+            tensor.forget_pages()  # else a mapped file would be in memory beside its copy
+    return weights
 
 
 def _prepare_weight(name: str, tensor: Any, weight_format: WeightFormat) -> Any:
     if isinstance(tensor, np.ndarray):
         return tensor
     if name not in MATRICES:
-        return np.array(tensor.to_float32())
+        return tensor.to_float32()
     if name == WORDS or weight_format.dtype == "float32":
-        return np.array(weight_format.of(tensor).to_float32())
+        return weight_format.of(tensor).to_float32()
     return weight_format.multiplier(weight_format.of(tensor))

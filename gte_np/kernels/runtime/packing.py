@@ -152,6 +152,7 @@ class PackedWeights:
         self.eps = config.layer_norm_eps
         tensors = weights.embeddings
         self.words = _copied(weight_format.of(tensors[WORDS]))
+        tensors[WORDS].forget_pages()
         self.token_types = self._padded_rows(tensors["embeddings.token_type_embeddings.weight"])
         self.positions = self._padded_rows(tensors["embeddings.position_embeddings.weight"])
         self.embedding_norm = self._norm(tensors, "embeddings.LayerNorm")
