@@ -92,7 +92,7 @@ class Padded(Engine):
     def __init__(self, folder: Path, threads: int) -> None:
         from tokenizers import BertWordPieceTokenizer
 
-        from gte_np.checkpoint.sentence_config import read_sentence_config
+        from gte_np.sentence_config import read_sentence_config
 
         self.mean = read_sentence_config(folder).pooling_modes == ("mean",)
         self.tokenizer = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)

@@ -8,9 +8,10 @@
 To read the encoder, begin with `gte_np.reference`, then `embedding_model`, `bert_model`, `tokenizer` and `pooling`.
 """
 
+from gte_np.architectures.config import BertConfig
 from gte_np.bert_model import BertModel, BertOutput
-from gte_np.checkpoint.config import BertConfig
 from gte_np.embedding_model import EmbeddingModel, paraphrase_mining
+from gte_np.embedding_quantization import quantize_embeddings
 from gte_np.errors import (
     CheckpointError,
     GteError,
@@ -20,7 +21,6 @@ from gte_np.errors import (
     UnsupportedModelError,
 )
 from gte_np.known_models import KNOWN_MODELS, KnownModel
-from gte_np.quantization import quantize_embeddings
 from gte_np.similarity import (
     cos_sim,
     dot_score,
@@ -35,7 +35,7 @@ from gte_np.similarity import (
     semantic_search,
 )
 from gte_np.token_batch import TokenBatch
-from gte_np.tokenizer import Tokenizer
+from gte_np.tokenization.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from gte_np.architectures.config import BertConfig
+from gte_np.architectures.weights import BertWeights
 from gte_np.arguments import check_choice
-from gte_np.checkpoint.config import BertConfig
-from gte_np.checkpoint.weights import BertWeights
-from gte_np.encoder import Encoder
+from gte_np.encoder_interface import Encoder
 from gte_np.errors import MissingDependencyError
 from gte_np.formats import WeightFormat
 from gte_np.kernels.runtime.object_cache import check_numba
@@ -37,7 +37,7 @@ def make_encoder(
     if backend != "numpy":
         try:
             check_numba()
-            from gte_np.kernels.runtime.encoder import KernelEncoder
+            from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 
             return KernelEncoder(config, weights, weight_format, threads)
         except MissingDependencyError as error:

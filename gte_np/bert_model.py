@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gte_np.architectures.config import BertConfig, read_config
+from gte_np.architectures.weights import BertWeights, read_weights, stored_precision, to_float32
 from gte_np.arguments import check_choice, check_integer, check_integers
 from gte_np.backend import backend_of, check_backend, make_encoder
-from gte_np.checkpoint.config import BertConfig, read_config
 from gte_np.checkpoint.source import LoadedFiles, Source
-from gte_np.checkpoint.weights import BertWeights, read_weights, stored_precision, to_float32, weight_names
-from gte_np.encoder import EncoderInput, EncoderOutput, FloatArray
+from gte_np.checkpoint.weight_files import weight_names
+from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.formats import DTYPES, WeightFormat, choose_format
 from gte_np.loaded import Loaded

@@ -18,16 +18,16 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_np.architectures.tensors import expected_shapes
 from gte_np.backend import BACKENDS
-from gte_np.checkpoint.names import expected_shapes
-from gte_np.checkpoint.weights import find_weights, read_tensors
+from gte_np.checkpoint.weight_files import find_weights, read_tensors
 from gte_np.doctor import report
 from gte_np.embedding_model import EmbeddingModel
+from gte_np.embedding_quantization import PRECISIONS
 from gte_np.errors import GteError, InputError
 from gte_np.formats import DTYPES
 from gte_np.kernels.runtime.object_cache import check_numba, compile_all
 from gte_np.known_models import KNOWN_MODELS
-from gte_np.quantization import PRECISIONS
 
 FORMATS = ("npy", "jsonl", "csv")
 

@@ -14,25 +14,25 @@ from numpy.typing import ArrayLike, NDArray
 from gte_np.arguments import check_choice, check_flag, check_integer, check_text
 from gte_np.batching import make_batches
 from gte_np.bert_model import BertModel, check_options
-from gte_np.checkpoint.sentence_config import (
-    SentenceConfig,
-    check_pooling_modes,
-    read_sentence_config,
-    sentence_files,
-)
 from gte_np.checkpoint.source import LoadedFiles, Source
-from gte_np.encoder import FloatArray
+from gte_np.embedding_quantization import PRECISIONS, quantize_embeddings
+from gte_np.encoder_interface import FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.known_models import KNOWN_MODELS, KnownModel
 from gte_np.loaded import Loaded
 from gte_np.modules import Dense, Normalize
 from gte_np.pooling import pool, rows_read
 from gte_np.progress import progress_bar
-from gte_np.quantization import PRECISIONS, quantize_embeddings
 from gte_np.saving import save_model
+from gte_np.sentence_config import (
+    SentenceConfig,
+    check_pooling_modes,
+    read_sentence_config,
+    sentence_files,
+)
 from gte_np.similarity import SIMILARITY_FUNCTIONS, normalize, paraphrase_mining_embeddings
 from gte_np.token_batch import TokenBatch
-from gte_np.tokenizer import SPECIAL_COUNT, Texts, Tokenizer, check_ids_fit, check_texts
+from gte_np.tokenization.tokenizer import Texts, Tokenizer, check_ids_fit, check_texts
 
 logger = logging.getLogger("gte_np")
 
@@ -148,7 +148,7 @@ class EmbeddingModel(Loaded):
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
         positions = self.bert.config.max_position_embeddings
-        self._max_seq_length = check_integer("max_seq_length", value, SPECIAL_COUNT, positions)
+        self._max_seq_length = check_integer("max_seq_length", value, self.tokenizer.special_count, positions)
 
     @property
     def similarity_fn_name(self) -> str:

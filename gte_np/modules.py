@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.encoder import FloatArray
+from gte_np.encoder_interface import FloatArray
 from gte_np.reference.feed_forward import gelu
 from gte_np.similarity import normalize
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.encoder import FloatArray
+from gte_np.encoder_interface import FloatArray
 
 Offsets = NDArray[np.integer]
 

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import TensorSpec, serialize_file
 
-from gte_np.checkpoint.config import DTYPE_KEY
+from gte_np.architectures.config import DTYPE_KEY
+from gte_np.architectures.tensors import MATRICES, layer_prefix
+from gte_np.architectures.weights import BertWeights, read_weights
 from gte_np.checkpoint.json_file import read_json_object
-from gte_np.checkpoint.names import MATRICES, WEIGHT_FILES, layer_prefix
-from gte_np.checkpoint.sentence_config import POOLING_FLAGS
-from gte_np.checkpoint.stored_tensor import StoredTensor
-from gte_np.checkpoint.weights import BertWeights, find_weights, read_weights, shards_of
+from gte_np.checkpoint.weight_files import WEIGHT_FILES, find_weights, shards_of
 from gte_np.errors import InputError
 from gte_np.formats import WeightFormat
+from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.modules import Dense, Module
+from gte_np.sentence_config import POOLING_FLAGS
 
 if TYPE_CHECKING:
     from gte_np.embedding_model import EmbeddingModel

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import TensorSpec, serialize_file
 
-from gte_np.checkpoint.config import read_config
-from gte_np.checkpoint.names import expected_shapes
-from gte_np.checkpoint.stored_tensor import StoredTensor
-from gte_np.checkpoint.tokenizer_files import MAX_WORD_CHARACTERS, SPECIAL_TOKENS
+from gte_np.architectures.config import read_config
+from gte_np.architectures.tensors import expected_shapes
+from gte_np.formats.stored_tensor import StoredTensor
+from gte_np.tokenization.word_piece import MAX_WORD_CHARACTERS, SPECIAL_TOKENS
 from tests.torch_pickle import save_torch_zip
 
 CHINESE = Path(__file__).parent / "data" / "bert-base-chinese"

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from gte_np import CheckpointError, EmbeddingModel, GteError, ModelNotFoundError, UnsupportedModelError
-from gte_np.checkpoint.config import read_config
-from gte_np.checkpoint.names import expected_shapes
+from gte_np.architectures.config import read_config
+from gte_np.architectures.tensors import expected_shapes
+from gte_np.architectures.weights import BertWeights, is_finite, read_weights
 from gte_np.checkpoint.safetensors import read_safetensors
-from gte_np.checkpoint.stored_tensor import StoredTensor
-from gte_np.checkpoint.weights import BertWeights, is_finite, read_weights
+from gte_np.formats.stored_tensor import StoredTensor
 from tests.checkpoints import (
     position_ids,
     random_tensors,

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from gte_np import BertModel, EmbeddingModel, TokenBatch
-from gte_np.checkpoint.config import BertConfig, read_config
-from gte_np.checkpoint.weights import BertWeights, read_weights
-from gte_np.kernels.runtime.encoder import KernelEncoder
-from gte_np.kernels.runtime.packing import PANEL, PackedWeights, padded
+from gte_np.architectures.config import BertConfig, read_config
+from gte_np.architectures.weights import BertWeights, read_weights
+from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
+from gte_np.kernels.runtime.packed_weights import PANEL, PackedWeights, padded
 from gte_np.reference import ReferenceEncoder
 from tests.checkpoints import random_tensors, save_safetensors, to_stored, write_config, write_weights
 from tests.compiled import same_bits

@@ -21,7 +21,7 @@ from gte_np.kernels.operations.functions import EXP2_HIGHEST, EXP2_LOWEST, erf, 
 from gte_np.kernels.operations.layer_norm import add_and_normalize, embed_token
 from gte_np.kernels.operations.matmul import PANEL, TILE_ROWS, Linear, Matrix, Operand, linear_panel
 from gte_np.kernels.operations.pack import pack
-from gte_np.kernels.runtime.packing import Sizes, padded
+from gte_np.kernels.runtime.packed_weights import Sizes, padded
 from gte_np.kernels.runtime.workspace import attention_scratch, scratch_size
 from gte_np.reference.attention import attend as attend_by_reference
 from gte_np.reference.layer_norm import layer_norm

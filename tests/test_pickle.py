@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from gte_np import BertModel, CheckpointError, EmbeddingModel, ModelNotFoundError, Tokenizer
+from gte_np.architectures.config import read_config
+from gte_np.architectures.weights import read_weights
 from gte_np.checkpoint import hub as hub_module
 from gte_np.checkpoint import source
-from gte_np.checkpoint.config import read_config
-from gte_np.checkpoint.tokenizer_files import read_tokenizer_files
-from gte_np.checkpoint.weights import read_weights
+from gte_np.tokenization import read_text_encoder
 from tests.checkpoints import dense_model, small_model, write_json, write_weights
 from tests.compiled import same_bits
 from tests.hub_server import HubServer, client_environment
@@ -102,7 +102,7 @@ def test_copies_share_the_weights(duplicate: Callable[[Any], Any], folder: Path)
     again = twin if duplicate is copy.deepcopy else duplicate(model)
     assert again.bert._encoder is model.bert._encoder
     assert twin_of_bert._encoder is model.bert._encoder
-    assert again.tokenizer._backend is model.tokenizer._backend
+    assert again.tokenizer._encoder.backend is model.tokenizer._encoder.backend
     assert same_bits(again.encode(ORDINARY), model.encode(ORDINARY))
 
 
@@ -210,7 +210,7 @@ def test_what_was_not_loaded_from_files_has_no_pickle(kind: type[Any], folder: P
     made = (
         BertModel(config, read_weights(folder, config))
         if kind is BertModel
-        else Tokenizer(read_tokenizer_files(folder))
+        else Tokenizer(read_text_encoder(folder, lowercase_first=False))
     )
     with pytest.raises(
         TypeError, match=rf"cannot pickle a {kind.__name__} that was not loaded from files.* use from_"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gte_np.checkpoint.config import BertConfig
-from gte_np.encoder import EncoderInput
+from gte_np.architectures.config import BertConfig
+from gte_np.encoder_interface import EncoderInput
 from gte_np.reference.attention import attend, join_heads, softmax, split_heads
 from gte_np.reference.embeddings import embed
 from gte_np.reference.erf import erf

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gte_np import CheckpointError, EmbeddingModel, InputError
-from gte_np.checkpoint.names import INT8_FILE, WORDS, scale_of
+from gte_np.architectures.tensors import INT8_FILE, WORDS, scale_of
 from gte_np.checkpoint.safetensors import read_safetensors
-from gte_np.checkpoint.stored_tensor import StoredTensor
 from gte_np.cli import main
+from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.saving import write_safetensors
 from tests.checkpoints import small_model, write_modules
 from tests.compiled import same_bits

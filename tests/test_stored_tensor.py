@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gte_np.checkpoint.safetensors import read_safetensors
-from gte_np.checkpoint.stored_tensor import StoredTensor
 from gte_np.checkpoint.torch_zip import read_torch_zip
+from gte_np.formats.stored_tensor import StoredTensor
 from tests.checkpoints import save_safetensors
 from tests.torch_pickle import save_torch_zip
 

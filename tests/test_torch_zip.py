@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gte_np.checkpoint.stored_tensor import NUMPY_DTYPES, StoredTensor
 from gte_np.checkpoint.torch_zip import read_torch_zip
 from gte_np.errors import CheckpointError
+from gte_np.formats.stored_tensor import NUMPY_DTYPES, StoredTensor
 from tests.torch_pickle import (
     FLOATS,
     HOOKS,

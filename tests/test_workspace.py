@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from gte_np import EmbeddingModel, TokenBatch
-from gte_np.encoder import EncoderInput
-from gte_np.kernels.runtime import encoder as encoder_module
+from gte_np.encoder_interface import EncoderInput
+from gte_np.kernels.runtime import kernel_encoder as encoder_module
 from gte_np.kernels.runtime.threads import available_processors
 from gte_np.kernels.runtime.workspace import Workspace
 from tests.programs import run_program

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
-from gte_np.checkpoint.stored_tensor import StoredTensor
+from gte_np.formats.stored_tensor import StoredTensor
 
 
 def text(value: str) -> bytes:

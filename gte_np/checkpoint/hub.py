@@ -15,7 +15,7 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
-from gte_np.checkpoint.names import WEIGHT_FILES, index_of
+from gte_np.checkpoint.weight_files import WEIGHT_FILES, index_of
 from gte_np.errors import InputError, MissingDependencyError, ModelNotFoundError
 
 _LOG = logging.getLogger("gte_np")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from gte_np.checkpoint.stored_tensor import NUMPY_DTYPES, StoredTensor
 from gte_np.errors import CheckpointError
+from gte_np.formats.stored_tensor import NUMPY_DTYPES, StoredTensor
 
 DTYPES = {
     "F64": "float64",

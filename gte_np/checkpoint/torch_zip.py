@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.checkpoint.stored_tensor import NUMPY_DTYPES, StoredTensor
 from gte_np.errors import CheckpointError
+from gte_np.formats.stored_tensor import NUMPY_DTYPES, StoredTensor
 
 _LONGEST_PICKLE = 2**20  # bytes, a bound on time and memory; the 391 tensors of a BERT-large take 2**16
 _MOST_DIMENSIONS = 32

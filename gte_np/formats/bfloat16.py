@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.checkpoint.stored_tensor import StoredTensor
+from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.formats.weight_format import FloatArray, FormattedMatrix, ProductStep, Value, WeightFormat
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.checkpoint.stored_tensor import StoredTensor
+from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.formats.weight_format import FloatArray, FormattedMatrix, Parts, ProductStep, Value, WeightFormat
 
 SCALE = "_scale"  # what the name of the (out,) float32 scales adds to that of the matrix

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.checkpoint.stored_tensor import NUMPY_DTYPES, StoredTensor
 from gte_np.errors import InputError
+from gte_np.formats.stored_tensor import NUMPY_DTYPES, StoredTensor
 
 FloatArray = NDArray[np.float32]
 Parts = Mapping[str, StoredTensor]

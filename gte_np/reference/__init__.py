@@ -2,7 +2,7 @@
 
 Read in this order:
 
-1. `gte_np.tokenizer`: a text becomes token ids.
+1. `gte_np.tokenization.tokenizer`: a text becomes token ids.
 2. `gte_np.token_batch`: the ids of many texts become one `TokenBatch`, drawn below.
 3. `embeddings`: a token id becomes a vector.
 4. `layer_norm` and `linear`: what all layers are made of.

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gte_np.encoder import FloatArray
+from gte_np.encoder_interface import FloatArray
 from gte_np.reference.linear import Weights, linear
 from gte_np.token_batch import TokenBatch
 

@@ -9,7 +9,7 @@ Token types tell the two texts of a pair apart; an embedding is of one text, who
 
 from __future__ import annotations
 
-from gte_np.encoder import EncoderInput, FloatArray
+from gte_np.encoder_interface import EncoderInput, FloatArray
 from gte_np.reference.layer_norm import layer_norm
 from gte_np.reference.linear import Weights
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gte_np.checkpoint.config import BertConfig
-from gte_np.checkpoint.weights import BertWeights
-from gte_np.encoder import EncoderInput, EncoderOutput, FloatArray
+from gte_np.architectures.config import BertConfig
+from gte_np.architectures.weights import BertWeights
+from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
 from gte_np.formats import WeightFormat
 from gte_np.reference.attention import self_attention
 from gte_np.reference.embeddings import embed
@@ -23,7 +23,7 @@ class ReferenceEncoder:
         self.layers = [prepare_weights(layer, weight_format) for layer in weights.layers]
 
     def __call__(self, inputs: EncoderInput, *, keep_layers: bool = False) -> EncoderOutput:
-        """Run all layers on the batch; the contract is `gte_np.encoder.Encoder`."""
+        """Run all layers on the batch; the contract is `gte_np.encoder_interface.Encoder`."""
         batch = inputs.batch
         x = embed(inputs, self.embeddings, self.config.layer_norm_eps)  # (N,) -> (N, D)
         hidden_states, attentions = [x], []

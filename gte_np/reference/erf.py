@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gte_np.encoder import FloatArray
+from gte_np.encoder_interface import FloatArray
 
 # Beyond it erf is 1 to within 2e-8, less than half the distance between neighbouring float32 numbers there.
 ERF_LIMIT = 4.0

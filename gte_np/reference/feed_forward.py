@@ -6,7 +6,7 @@ from math import sqrt
 
 import numpy as np
 
-from gte_np.encoder import FloatArray
+from gte_np.encoder_interface import FloatArray
 from gte_np.reference.erf import erf
 from gte_np.reference.linear import Weights, linear
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gte_np.checkpoint.names import MATRICES, WORDS
-from gte_np.checkpoint.stored_tensor import StoredTensor
-from gte_np.encoder import FloatArray
+from gte_np.architectures.tensors import MATRICES, WORDS
+from gte_np.encoder_interface import FloatArray
 from gte_np.formats import FormattedMatrix, WeightFormat
+from gte_np.formats.stored_tensor import StoredTensor
 
-# Published name, as in gte_np.checkpoint.names -> values. With dtype "float32" each is an array, and that is all to
-# know at first. With "bfloat16" or "int8", the matrix of a linear layer is a function of x instead, which multiplies
+# Published name, as in gte_np.architectures.tensors -> values. With dtype "float32" each is an array, and that is all
+# to know at first. With "bfloat16" or "int8", the matrix of a linear layer is a function of x instead, which multiplies
 # with fewer bits: gte_np.formats has them.
 Weights = Mapping[str, Any]
 

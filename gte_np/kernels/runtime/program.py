@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.kernels.operations.records import STEP, Operation
-from gte_np.kernels.runtime.packing import PackedLayer, PackedLinear, PackedNorm, PackedWeights
+from gte_np.kernels.runtime.packed_weights import PackedLayer, PackedLinear, PackedNorm, PackedWeights
 
 
 class Rows(NamedTuple):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gte_np.formats.int8 import FACTORS
 from gte_np.kernels.language.parallel import team_state_size
 from gte_np.kernels.operations.records import RUN
-from gte_np.kernels.runtime.packing import PackedWeights, Sizes, padded
+from gte_np.kernels.runtime.packed_weights import PackedWeights, Sizes, padded
 from gte_np.kernels.runtime.program import Buffers, Rows, Words, write_program
 from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.target import LANES

@@ -17,8 +17,9 @@ from tokenizers.models import WordPiece
 
 from gte_np.checkpoint.json_file import Fields
 from gte_np.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
+from gte_np.tokenization.text_encoder import TextEncoder
+from gte_np.tokenization.text_pieces import MAX_WORD_CHARACTERS, TextPieces
 
-MAX_WORD_CHARACTERS = 100  # WordPiece's limit: a longer word is one [UNK]
 TOKENIZER_CLASSES = ("BertTokenizer", "BertTokenizerFast")
 SPECIAL_TOKENS = {
     "unk_token": "[UNK]",
@@ -85,6 +86,16 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
         tokenize_chinese_chars=config.boolean("tokenize_chinese_chars", True),
         model_max_length=config.number("model_max_length", default=1e30),
     )
+
+
+def read_word_piece(folder: Path, lowercase_first: bool) -> TextEncoder:
+    """BERT's WordPiece with the files of a folder; errors as in `read_tokenizer_files` and `build_word_piece`."""
+    files = read_tokenizer_files(folder)
+    backend = build_word_piece(files, lowercase_first)
+    ids = {key: files.vocab[token] for key, token in files.special_tokens.items() if token in files.vocab}
+    limit = int(files.model_max_length) if files.model_max_length < 2**31 else None
+    pieces = TextPieces(backend, files.added_tokens).of
+    return TextEncoder(backend, (ids["cls_token"],), (ids["sep_token"],), ids["pad_token"], pieces, limit)
 
 
 def build_word_piece(files: TokenizerFiles, lowercase_first: bool) -> Tokenizer:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.checkpoint.config import BertConfig
-from gte_np.checkpoint.weights import BertWeights
-from gte_np.encoder import EncoderInput, EncoderOutput, FloatArray
+from gte_np.architectures.config import BertConfig
+from gte_np.architectures.weights import BertWeights
+from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
 from gte_np.formats import WeightFormat
 from gte_np.kernels.operations.records import BATCH
 from gte_np.kernels.runtime.chunks import TOKENS_OF_A_CHUNK, Chunk, divide
 from gte_np.kernels.runtime.object_cache import function
-from gte_np.kernels.runtime.packing import PackedWeights, padded
+from gte_np.kernels.runtime.packed_weights import PackedWeights, padded
 from gte_np.kernels.runtime.threads import available_processors, pool, take_turns
 from gte_np.kernels.runtime.workspace import Workspace
 from gte_np.kernels.targets import Target
@@ -54,7 +54,7 @@ class KernelEncoder:
         self._idle: list[Workspace] = []
 
     def __call__(self, inputs: EncoderInput, *, keep_layers: bool = False) -> EncoderOutput:
-        """Run all layers on the batch; the contract is `gte_np.encoder.Encoder`."""
+        """Run all layers on the batch; the contract is `gte_np.encoder_interface.Encoder`."""
         job = _Job(inputs, self.weights, keep_layers)
         pool().call(lambda: self._run_all(job))
         if job.hidden_states is None:

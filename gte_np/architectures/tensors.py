@@ -1,4 +1,4 @@
-"""The one table of a BERT checkpoint's tensor names and shapes, and the names of the files that hold them.
+"""The one table of an encoder's tensors: their names and shapes, whatever an architecture calls them in its files.
 
 A shape is written with the axis letters of ARCHITECTURE.md: V vocabulary, D hidden size, F feed-forward size,
 P positions, S token types ("segments" in the BERT paper). A linear layer's weight is stored (out, in).
@@ -6,16 +6,7 @@ P positions, S token types ("segments" in the BERT paper). A linear layer's weig
 
 from __future__ import annotations
 
-from gte_np.checkpoint.config import BertConfig
-
-# In the order of preference, which is transformers' too. Either may be in shards, which an index.json lists.
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-
-
-def index_of(file: str) -> str:
-    """The name of the index of a weights file that is in shards."""
-    return f"{file}.index.json"
-
+from gte_np.architectures.config import BertConfig
 
 WORDS = "embeddings.word_embeddings.weight"
 EMBEDDINGS: dict[str, str] = {
@@ -49,8 +40,6 @@ POOLER: dict[str, str] = {  # embeddings do not use it, so a checkpoint may leav
 }
 # What is stored in the format of the weights, in a layer or among the embeddings: the rest stays as published.
 MATRICES = (WORDS, *(name for name, axes in LAYER.items() if len(axes) == 2))
-IGNORED = ("embeddings.position_ids",)  # 0, 1, 2, ...: old versions of transformers stored it
-IGNORED_PREFIXES = ("cls.",)  # the heads of masked-language-model pre-training
 
 
 def layer_prefix(layer: int) -> str:
@@ -73,14 +62,3 @@ def expected_shapes(config: BertConfig, pooler: bool) -> dict[str, tuple[int, ..
         "S": config.type_vocab_size,
     }
     return {name: tuple(sizes[axis] for axis in axes) for name, axes in table.items()}
-
-
-def canonical_name(name: str) -> str:
-    """The name as the table has it: without "bert.", and weight and bias for TensorFlow's gamma and beta."""
-    name = name.removeprefix("bert.")
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-
-
-def is_ignored(name: str) -> bool:
-    """Whether an encoder needs nothing of the tensor that has this canonical name."""
-    return name in IGNORED or name.startswith(IGNORED_PREFIXES)

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.checkpoint.config import BertConfig
-from gte_np.checkpoint.names import WORDS
-from gte_np.checkpoint.stored_tensor import StoredTensor
-from gte_np.checkpoint.weights import BertWeights, Tensor
+from gte_np.architectures.config import BertConfig
+from gte_np.architectures.tensors import WORDS
+from gte_np.architectures.weights import BertWeights, Tensor
 from gte_np.formats import FormattedMatrix, WeightFormat
+from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.kernels.runtime.object_cache import function
 from gte_np.kernels.runtime.threads import pool, take_turns
 from gte_np.kernels.targets import Target

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gte_np.architectures.config import BertConfig
 from gte_np.arguments import check_integers
-from gte_np.checkpoint.config import BertConfig
 from gte_np.errors import InputError
 from gte_np.token_batch import TokenArray, TokenBatch
 
@@ -33,7 +33,7 @@ class EncoderInput:
         if not isinstance(batch, TokenBatch):
             raise TypeError(f"expected a TokenBatch, got {type(batch).__name__}: make one with TokenBatch.from_ids.")
         self.batch = batch
-        self.position_ids = batch.columns  # BERT counts positions from 0, padding included, as transformers does
+        self.position_ids = config.architecture.position_ids(batch)
         for name, array, most in (
             ("input_ids", batch.input_ids, config.vocab_size),
             ("token_type_ids", batch.token_type_ids, config.type_vocab_size),

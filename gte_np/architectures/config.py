@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gte_np.architectures import ARCHITECTURES, Architecture
 from gte_np.checkpoint.json_file import Fields, read_json_object
 from gte_np.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 from gte_np.formats import DTYPES
@@ -19,15 +20,6 @@ REQUIRED_KEYS = (
     "intermediate_size",
     "max_position_embeddings",
 )
-# What a key must say for this encoder to be the right one; the first value is meant where the key is absent.
-# transformers' BertConfig names the rest of the choices, each a different computation.
-IMPLEMENTED: dict[str, tuple[object, ...]] = {
-    "hidden_act": ("gelu",),
-    "position_embedding_type": ("absolute", None),
-    "is_decoder": (False, None),
-    "add_cross_attention": (False, None),
-    "quantization_config": (None,),
-}
 
 
 @dataclass(frozen=True)
@@ -43,6 +35,12 @@ class BertConfig:
     type_vocab_size: int
     layer_norm_eps: float
     dtype: str = "float32"  # of the arithmetic, in which `EmbeddingModel.save_pretrained` saved it
+    model_type: str = "bert"
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture of this model type."""
+        return ARCHITECTURES[self.model_type]
 
 
 def read_config(folder: Path) -> BertConfig:
@@ -58,7 +56,7 @@ def read_config(folder: Path) -> BertConfig:
             "Give the folder that holds config.json and the weights."
         )
     fields = Fields(path, read_json_object(path))
-    _refuse_what_is_not_implemented(fields)
+    architecture = _find_architecture(fields)
     config = BertConfig(
         vocab_size=fields.integer("vocab_size"),
         hidden_size=fields.integer("hidden_size"),
@@ -69,6 +67,7 @@ def read_config(folder: Path) -> BertConfig:
         type_vocab_size=fields.integer("type_vocab_size", default=2),
         layer_norm_eps=fields.number("layer_norm_eps", default=1e-12),
         dtype=fields.text(DTYPE_KEY, "float32"),
+        model_type=architecture.model_type,
     )
     if config.dtype not in DTYPES:
         raise fields.error(DTYPE_KEY, f"one of {', '.join(DTYPES)}", config.dtype)
@@ -80,9 +79,10 @@ def read_config(folder: Path) -> BertConfig:
     return config
 
 
-def _refuse_what_is_not_implemented(fields: Fields) -> None:
+def _find_architecture(fields: Fields) -> Architecture:
+    """The architecture of a configuration that has all keys, none of which asks for what is not implemented."""
     model_type = fields.values.get("model_type")
-    if model_type not in ("bert", None):
+    if model_type not in (*ARCHITECTURES, None):
         raise UnsupportedModelError(
             f"{fields.path}: model_type {model_type!r:.80} is not implemented; gte_np runs BERT encoders "
             "(model_type 'bert'), such as those that `gte-np models` lists."
@@ -90,5 +90,7 @@ def _refuse_what_is_not_implemented(fields: Fields) -> None:
     missing = [key for key in REQUIRED_KEYS if key not in fields.values]
     if missing:
         raise CheckpointError(f"{fields.path}: expected a BERT configuration, missing keys: {', '.join(missing)}.")
-    for key, implemented in IMPLEMENTED.items():
+    architecture = ARCHITECTURES[fields.text("model_type", "")]
+    for key, implemented in architecture.implemented.items():
         fields.expect(key, implemented)
+    return architecture

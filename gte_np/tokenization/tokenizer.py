@@ -12,20 +12,15 @@ from numpy.typing import NDArray
 
 from gte_np.arguments import check_integer
 from gte_np.checkpoint.source import LoadedFiles, Source
-from gte_np.checkpoint.tokenizer_files import (
-    TOKENIZER_FILES,
-    TokenizerFiles,
-    build_word_piece,
-    read_tokenizer_files,
-)
 from gte_np.errors import CheckpointError, InputError
 from gte_np.loaded import Loaded
-from gte_np.text_pieces import PIECE_CHARACTERS, TextPieces
 from gte_np.token_batch import TokenArray, TokenBatch
+from gte_np.tokenization import TextEncoder, read_text_encoder
+from gte_np.tokenization.text_pieces import PIECE_CHARACTERS
+from gte_np.tokenization.word_piece import TOKENIZER_FILES
 
 Texts = Sequence[str] | NDArray[np.str_]
 CHARACTERS_AT_ONCE = 1 << 18
-SPECIAL_COUNT = 2  # [CLS] before a text and [SEP] behind it
 
 
 class Tokenizer(Loaded):
@@ -40,14 +35,10 @@ class Tokenizer(Loaded):
            [ 101, 1266,  776,  102,    0,    0,    0,    0,    0,    0]])
     """
 
-    def __init__(self, files: TokenizerFiles, *, lowercase_first: bool = False) -> None:
-        self._lowercase_first = lowercase_first
-        self._backend = build_word_piece(files, lowercase_first)
-        self._pieces = TextPieces(self._backend, files.added_tokens)
-        self._special_ids = {
-            key: files.vocab[token] for key, token in files.special_tokens.items() if token in files.vocab
-        }
-        self.model_max_length = int(files.model_max_length) if files.model_max_length < 2**31 else None
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self._lowercase_first = False
+        self.model_max_length = encoder.model_max_length
 
     @classmethod
     def from_pretrained(
@@ -83,31 +74,35 @@ class Tokenizer(Loaded):
     def from_source(cls, source: Source, *, lowercase_first: bool = False) -> Tokenizer:
         """Load the tokenizer files of a source; errors as in `from_pretrained`."""
         files = LoadedFiles(source, TOKENIZER_FILES)
-        tokenizer = cls(read_tokenizer_files(source.folder), lowercase_first=lowercase_first)
-        tokenizer._files = files
+        tokenizer = cls(read_text_encoder(source.folder, lowercase_first))
+        tokenizer._files, tokenizer._lowercase_first = files, lowercase_first
         return tokenizer
 
     def _facts(self) -> dict[str, object]:
-        return {"vocab_size": self._backend.get_vocab_size(), "model_max_length": self.model_max_length}
+        return {"vocab_size": self._encoder.backend.get_vocab_size(), "model_max_length": self.model_max_length}
 
     def __getstate__(self) -> dict[str, Any]:
         settings = {"_lowercase_first": self._lowercase_first, "model_max_length": self.model_max_length}
         return super().__getstate__() | settings
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        read = read_tokenizer_files(state["_files"].source.folder)
-        Tokenizer.__init__(self, read, lowercase_first=state["_lowercase_first"])
+        Tokenizer.__init__(self, read_text_encoder(state["_files"].source.folder, state["_lowercase_first"]))
         vars(self).update(state)
 
     @property
     def pad_token_id(self) -> int:
         """The id of [PAD]."""
-        return self._special_ids["pad_token"]
+        return self._encoder.pad_id
+
+    @property
+    def special_count(self) -> int:
+        """How many tokens each text has beside its own: two, [CLS] and [SEP]."""
+        return self._encoder.special_count
 
     @property
     def largest_id(self) -> int:
         """The largest token id that a text can give: the embedding table must have more rows."""
-        return max(self._backend.get_vocab(with_added_tokens=True).values())
+        return max(self._encoder.backend.get_vocab(with_added_tokens=True).values())
 
     def __call__(
         self,
@@ -173,7 +168,7 @@ class Tokenizer(Loaded):
         ([101, 791, 1921, 704, 102], [9])
         """
         texts = check_texts(texts)
-        most = None if max_length is None else check_integer("max_length", max_length, least=SPECIAL_COUNT)
+        most = None if max_length is None else check_integer("max_length", max_length, least=self.special_count)
         ids: list[TokenArray] = []
         counts: list[int] = []
         for group in _groups(texts):
@@ -185,26 +180,26 @@ class Tokenizer(Loaded):
     def _tokenize_group(self, texts: list[str], most: int | None, count_all: bool) -> Iterator[tuple[list[int], int]]:
         """Token ids of each text, cut to `most`, and how many there were."""
         short = [text if len(text) <= PIECE_CHARACTERS else "" for text in texts]
-        for text, encoding in zip(texts, self._backend.encode_batch_fast(short), strict=True):
+        for text, encoding in zip(texts, self._encoder.backend.encode_batch_fast(short), strict=True):
             if len(text) > PIECE_CHARACTERS:
                 yield self._tokenize_long(text, most, count_all)
                 continue
             ids: list[int] = encoding.ids
             count = len(ids)
             if most is not None and count > most:
-                ids = [*ids[: most - 1], self._special_ids["sep_token"]]
+                ids = [*ids[: most - len(self._encoder.behind)], *self._encoder.behind]
             yield ids, count
 
     def _tokenize_long(self, text: str, most: int | None, count_all: bool) -> tuple[list[int], int]:
-        first, last = self._special_ids["cls_token"], self._special_ids["sep_token"]
-        kept, count = [first], SPECIAL_COUNT
-        for piece in self._pieces.of(text):
-            ids = self._backend.encode(piece, add_special_tokens=False).ids
-            kept += ids if most is None else ids[: most - 1 - len(kept)]
+        behind = self._encoder.behind
+        kept, count = list(self._encoder.before), self.special_count
+        for piece in self._encoder.pieces(text):
+            ids = self._encoder.backend.encode(piece, add_special_tokens=False).ids
+            kept += ids if most is None else ids[: most - len(behind) - len(kept)]
             count += len(ids)
             if most is not None and count > most and not count_all:
                 break
-        return [*kept, last], count
+        return [*kept, *behind], count
 
 
 def _groups(texts: list[str]) -> Iterator[list[str]]:

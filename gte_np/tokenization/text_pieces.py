@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 from tokenizers import AddedToken, Tokenizer
 
-from gte_np.checkpoint.tokenizer_files import MAX_WORD_CHARACTERS
+MAX_WORD_CHARACTERS = 100  # WordPiece's limit: a longer word is one [UNK]
 
 PIECE_CHARACTERS = 2048
 

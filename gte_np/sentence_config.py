@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from gte_np.architectures.weights import is_finite
 from gte_np.checkpoint.json_file import Fields, is_there, read_json, read_json_object
-from gte_np.checkpoint.stored_tensor import FLOAT_DTYPES, StoredTensor
-from gte_np.checkpoint.weights import find_weights, is_finite, read_tensors, weight_names
+from gte_np.checkpoint.weight_files import find_weights, read_tensors, weight_names
 from gte_np.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
+from gte_np.formats.stored_tensor import FLOAT_DTYPES, StoredTensor
 from gte_np.modules import ACTIVATIONS, Dense, Module, Normalize
 from gte_np.pooling import POOLING_MODES
 from gte_np.similarity import SIMILARITY_FUNCTIONS

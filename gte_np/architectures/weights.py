@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,41 +9,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.checkpoint.config import BertConfig
-from gte_np.checkpoint.json_file import read_json_object
-from gte_np.checkpoint.names import (
+from gte_np.architectures import Architecture
+from gte_np.architectures.config import BertConfig
+from gte_np.architectures.tensors import (
     EMBEDDINGS,
     LAYER,
     POOLER,
-    WEIGHT_FILES,
-    canonical_name,
     expected_shapes,
-    index_of,
-    is_ignored,
     layer_prefix,
 )
-from gte_np.checkpoint.safetensors import read_safetensors
-from gte_np.checkpoint.stored_tensor import FLOAT_DTYPES, StoredTensor
-from gte_np.checkpoint.torch_zip import read_torch_zip
-from gte_np.errors import CheckpointError, ModelNotFoundError
+from gte_np.checkpoint.weight_files import find_weights, read_tensors
+from gte_np.errors import CheckpointError
 from gte_np.formats import FORMATS, FormattedMatrix, WeightFormat
+from gte_np.formats.stored_tensor import FLOAT_DTYPES, StoredTensor
 
-_SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.(safetensors|bin)")
 _ELEMENTS_AT_ONCE = 1 << 20  # of the check for finite values: it bounds the memory that the check takes
 _EXPONENT_BITS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}  # all set: infinite or NaN
 
 Tensor = StoredTensor | FormattedMatrix
-_FORMAT_OF_FILE = {
-    weight_format.file: weight_format for weight_format in FORMATS if weight_format.file not in WEIGHT_FILES
-}
-_CANDIDATES = [name for file in (*WEIGHT_FILES, *_FORMAT_OF_FILE) for name in (file, index_of(file))]
 
 
 @dataclass(frozen=True)
 class BertWeights:
     """The tensors of one encoder, as stored.
 
-    `embeddings`, each of `layers` and `pooler` are keyed by the names in `gte_np.checkpoint.names`; `pooler` is
+    `embeddings`, each of `layers` and `pooler` are keyed by the names in `gte_np.architectures.tensors`; `pooler` is
     None where the checkpoint has none.
     """
 
@@ -66,9 +55,10 @@ def read_weights(folder: Path, config: BertConfig) -> BertWeights:
     once, if tensors are missing, unexpected, of a wrong shape or dtype, or hold NaN or infinite values.
     """
     path = find_weights(folder)
-    tensors: dict[str, Tensor] = dict(_canonical(read_tensors(path), path))
-    if path.name in _FORMAT_OF_FILE:
-        tensors = _joined(tensors, _FORMAT_OF_FILE[path.name])
+    tensors: dict[str, Tensor] = dict(_canonical(read_tensors(path), config.architecture, path))
+    for weight_format in FORMATS:
+        if weight_format.file == path.name and len(weight_format.part_dtypes) > 1:
+            tensors = _joined(tensors, weight_format)
     has_pooler = any(name in tensors for name in POOLER)
     shapes = expected_shapes(config, has_pooler)
     problems = [*_differences(tensors, shapes), *_not_finite(tensors)]
@@ -98,61 +88,11 @@ def to_float32(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
     return {name: tensor.to_float32() for name, tensor in tensors.items()}
 
 
-def find_weights(folder: Path) -> Path:
-    """Return the weights file or index of a folder. Raise ModelNotFoundError if it has none."""
-    for name in _CANDIDATES:
-        if (folder / name).is_file():
-            return folder / name
-    raise ModelNotFoundError(f"{folder}: expected one of {', '.join(_CANDIDATES)}, found none of them.")
-
-
-def weight_names(folder: Path) -> list[str]:
-    """The names of the weights files of a folder, and of those that `find_weights` would prefer to them."""
-    for number, name in enumerate(_CANDIDATES, 1):
-        if (folder / name).is_file():
-            shards = shards_of(folder / name) if name.endswith(".json") else []
-            return [*_CANDIDATES[:number], *(shard.name for shard in shards)]
-    return _CANDIDATES
-
-
-def read_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Return name -> tensor of a .safetensors or .bin file, or of all files that an index.json lists."""
-    if path.suffix == ".json":
-        return _read_shards(path)
-    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch_zip(path)
-
-
-def _read_shards(index: Path) -> dict[str, StoredTensor]:
-    tensors: dict[str, StoredTensor] = {}
-    for shard in shards_of(index):
-        tensors |= read_tensors(shard)
-    return tensors
-
-
-def shards_of(index: Path) -> list[Path]:
-    """The files that an index.json lists.
-
-    Raises CheckpointError unless they lie beside it, and ModelNotFoundError if one is not there.
-    """
-    weight_map = read_json_object(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: expected an object weight_map of tensor name to file name, found none.")
-    shards = []
-    for name in sorted({str(file) for file in weight_map.values()}):
-        if not _SHARD_NAME.fullmatch(name):
-            raise CheckpointError(f"{index}: expected file names beside the index in weight_map, got {name!r:.80}.")
-        shard = index.with_name(name)
-        if not shard.is_file():
-            raise ModelNotFoundError(f"{shard}: listed in {index.name}, but not there. Download it again.")
-        shards.append(shard)
-    return shards
-
-
-def _canonical(tensors: dict[str, StoredTensor], path: Path) -> dict[str, StoredTensor]:
+def _canonical(tensors: dict[str, StoredTensor], architecture: Architecture, path: Path) -> dict[str, StoredTensor]:
     renamed: dict[str, StoredTensor] = {}
     for stored_name, tensor in tensors.items():
-        name = canonical_name(stored_name)
-        if is_ignored(name):
+        name = architecture.canonical_name(stored_name)
+        if architecture.is_ignored(name):
             continue
         if name in renamed:
             raise CheckpointError(f"{path}: expected one tensor for {name}, got two ({stored_name} is another).")

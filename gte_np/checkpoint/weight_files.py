@@ -1,0 +1,75 @@
+"""The files that hold weights: which of a folder is meant, and the tensors in it, as stored."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gte_np.checkpoint.json_file import read_json_object
+from gte_np.checkpoint.safetensors import read_safetensors
+from gte_np.checkpoint.torch_zip import read_torch_zip
+from gte_np.errors import CheckpointError, ModelNotFoundError
+from gte_np.formats import FORMATS
+from gte_np.formats.stored_tensor import StoredTensor
+
+# In the order of preference, which is transformers' too; then those of formats that only this package has.
+WEIGHT_FILES = tuple(dict.fromkeys(["model.safetensors", "pytorch_model.bin", *(each.file for each in FORMATS)]))
+
+
+def index_of(file: str) -> str:
+    """The name of the index of a weights file that is in shards."""
+    return f"{file}.index.json"
+
+
+_CANDIDATES = [name for file in WEIGHT_FILES for name in (file, index_of(file))]
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.(safetensors|bin)")
+
+
+def find_weights(folder: Path) -> Path:
+    """Return the weights file or index of a folder. Raise ModelNotFoundError if it has none."""
+    for name in _CANDIDATES:
+        if (folder / name).is_file():
+            return folder / name
+    raise ModelNotFoundError(f"{folder}: expected one of {', '.join(_CANDIDATES)}, found none of them.")
+
+
+def weight_names(folder: Path) -> list[str]:
+    """The names of the weights files of a folder, and of those that `find_weights` would prefer to them."""
+    for number, name in enumerate(_CANDIDATES, 1):
+        if (folder / name).is_file():
+            shards = shards_of(folder / name) if name.endswith(".json") else []
+            return [*_CANDIDATES[:number], *(shard.name for shard in shards)]
+    return _CANDIDATES
+
+
+def read_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Return name -> tensor of a .safetensors or .bin file, or of all files that an index.json lists."""
+    if path.suffix == ".json":
+        return _read_shards(path)
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch_zip(path)
+
+
+def _read_shards(index: Path) -> dict[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    for shard in shards_of(index):
+        tensors |= read_tensors(shard)
+    return tensors
+
+
+def shards_of(index: Path) -> list[Path]:
+    """The files that an index.json lists.
+
+    Raises CheckpointError unless they lie beside it, and ModelNotFoundError if one is not there.
+    """
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: expected an object weight_map of tensor name to file name, found none.")
+    shards = []
+    for name in sorted({str(file) for file in weight_map.values()}):
+        if not _SHARD_NAME.fullmatch(name):
+            raise CheckpointError(f"{index}: expected file names beside the index in weight_map, got {name!r:.80}.")
+        shard = index.with_name(name)
+        if not shard.is_file():
+            raise ModelNotFoundError(f"{shard}: listed in {index.name}, but not there. Download it again.")
+        shards.append(shard)
+    return shards
