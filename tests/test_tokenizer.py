@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from gte_np import CheckpointError, InputError, ModelNotFoundError, Tokenizer, UnsupportedModelError
-from gte_np import tokenizer as tokenizer_module
 from gte_np.tokenization import text_pieces as text_pieces_module
+from gte_np.tokenization import tokenizer as tokenizer_module
 from tests.checkpoints import CHINESE, SMALL_VOCAB, write_json, write_vocab
 from tests.texts import generated
 

@@ -13,8 +13,8 @@ from gte_np.formats import FormattedMatrix, WeightFormat
 from gte_np.formats.stored_tensor import StoredTensor
 
 # Published name, as in gte_np.architectures.tensors -> values. With dtype "float32" each is an array, and that is all
-# to know at first. With "bfloat16" or "int8", the matrix of a linear layer is a function of x instead, which multiplies
-# with fewer bits: gte_np.formats has them.
+# to know at first. With "bfloat16" or "int8", the matrix of a linear layer is a function of x instead, which
+# multiplies with fewer bits: gte_np.formats has them.
 Weights = Mapping[str, Any]
 
 
