@@ -32,7 +32,7 @@ from gte_np.kernels.targets import TARGETS, Target
 from gte_np.reference.attention import attend as attend_by_reference
 from gte_np.reference.layer_norm import layer_norm
 from tests.checkpoints import to_stored
-from tests.compiled import FLOATS, INTEGER, RUNNABLE, WIDTHS, compiled, framed, inside, same_bits
+from tests.compiled import FLOATS, INTEGER, compiled, framed, inside, same_bits
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 ROUNDING = 2.0**-24  # of one float32 operation, relative to its result
@@ -43,18 +43,6 @@ random = np.random.default_rng(0)
 def normal(*shape: int) -> Any:
     """Random float32."""
     return random.standard_normal(shape, dtype=np.float32)
-
-
-@pytest.fixture(scope="module", params=RUNNABLE.values(), ids=list(RUNNABLE))
-def target(request: pytest.FixtureRequest) -> Any:
-    """Every target that this processor runs."""
-    return request.param
-
-
-@pytest.fixture(scope="module", params=WIDTHS.values(), ids=list(WIDTHS))
-def target_of_width(request: pytest.FixtureRequest) -> Any:
-    """A target of each width of vectors."""
-    return request.param
 
 
 def widths_padded(x: Any, multiple: int) -> Any:
