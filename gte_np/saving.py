@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import TensorSpec, serialize_file
+from safetensors import SafetensorError, TensorSpec, serialize_file
 
 from gte_np.checkpoint.config import DTYPE_KEY
 from gte_np.checkpoint.json_file import read_json_object
@@ -19,6 +21,7 @@ from gte_np.checkpoint.sentence_config import POOLING_FLAGS
 from gte_np.checkpoint.stored_tensor import StoredTensor
 from gte_np.checkpoint.weights import BertWeights, find_weights, read_weights, shards_of
 from gte_np.errors import InputError
+from gte_np.files import naming, whole_file, whole_folder
 from gte_np.low_precision import MATRICES, to_dtype
 from gte_np.modules import Dense, Module
 
@@ -32,18 +35,65 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+# What belongs to the model in a model's folder, beside its tokenizer. All else is its user's.
+_WEIGHTS = "|".join(rf"{Path(file).stem}(-\d+-of-\d+)?\{Path(file).suffix}(\.index\.json)?" for file in WEIGHT_FILES)
+_MODEL_PATH = re.compile(
+    rf"(config|modules|config_sentence_transformers|sentence_[\w-]+_config)\.json|{_WEIGHTS}"
+    r"|\d+_(Transformer|Pooling|Dense|Normalize)",
+    re.ASCII,
+)
+_MARKS = ("config.json", "modules.json")  # of a model's folder
 # The class names of all versions of sentence-transformers.
 _MODULE_TYPE = "sentence_transformers.models.{}"
 
 
 def save_model(model: EmbeddingModel, folder: str | os.PathLike[str]) -> Path:
     """Write a model's files to a folder, which is made if it is not there. See `EmbeddingModel.save_pretrained`."""
-    target = Path(folder)
-    if target.exists() and any(target.samefile(source) for source in (model.folder, model.transformer_folder)):
+    target = Path(os.path.realpath(folder))  # a link to a folder stays one
+    _check_target(target, model, os.fspath(folder))
+    with whole_folder(target, _is_of_a_model) as part, naming(target, part):
+        _write_model(model, part)
+    return target
+
+
+def _check_target(target: Path, model: EmbeddingModel, name: str) -> None:
+    """Raise InputError unless the folder can be written, or replaced, without a loss."""
+    sources = [Path(os.path.realpath(source)) for source in (model.folder, model.transformer_folder)]
+    if any(_is_within(target, source) or _is_within(source, target) for source in sources):
         raise InputError(
-            f"expected another folder than the one the model was loaded from, got {os.fspath(folder)!r}."
+            "expected another folder than the one that the model was loaded from, and neither one in it nor one "
+            f"around it, got {name!r}."
         )
-    target.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        _check_replaceable(target, name)
+    elif target.exists():
+        raise InputError(f"expected a folder to write to, got the file {name!r}.")
+
+
+def _check_replaceable(target: Path, name: str) -> None:
+    if _is_within(Path.cwd(), target) or os.path.ismount(target):
+        raise InputError(
+            "expected a folder that can be replaced, not the working directory, one around it or a mount point, got "
+            f"{name!r}: name a new folder inside."
+        )
+    if any(target.iterdir()) and not any((target / file).is_file() for file in _MARKS):
+        raise InputError(
+            f"expected a new or an empty folder, or the folder of a model to replace, got {name!r}, which has other "
+            "files and no config.json."
+        )
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder, or lies in it, by whatever names."""
+    return folder.exists() and any(outer.exists() and outer.samefile(folder) for outer in (path, *path.parents))
+
+
+def _is_of_a_model(path: Path) -> bool:
+    """Whether a path in a model's folder belongs to the model, and not to its user like README.md and .git."""
+    return path.as_posix() in _TOKENIZER_FILES or _MODEL_PATH.fullmatch(path.as_posix()) is not None
+
+
+def _write_model(model: EmbeddingModel, target: Path) -> None:
     for name in _TOKENIZER_FILES:
         if (model.transformer_folder / name).is_file():
             shutil.copyfile(model.transformer_folder / name, target / name)
@@ -62,7 +112,6 @@ def save_model(model: EmbeddingModel, folder: str | os.PathLike[str]) -> Path:
     _write_json(_made(target / folders[1]) / "config.json", _pooling_config(model))
     for module, path in zip(model.modules, folders[2:], strict=True):
         _write_module(module, _made(target / path))
-    return target
 
 
 def _made(folder: Path) -> Path:
@@ -122,7 +171,7 @@ def _write_weights(model: EmbeddingModel, target: Path) -> None:
     """In float32 the published files, as they are; else one file."""
     if model.bert.dtype == "float32":
         for source in _weight_files(model.transformer_folder):
-            _replace(target / source.name, lambda part, source=source: shutil.copyfile(source, part))
+            shutil.copyfile(source, target / source.name)
         return
     weights = read_weights(model.transformer_folder, model.bert.config)
     tensors = dict(_converted(weights, model.bert.dtype))
@@ -155,16 +204,8 @@ def write_safetensors(tensors: dict[str, StoredTensor], path: Path) -> None:
         )
         for name, array in arrays.items()
     }
-    _replace(path, lambda part: serialize_file(specs, part, metadata={"format": "pt"}))
-
-
-def _replace(path: Path, write: Any) -> None:
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.touch()
-        mode = part.stat().st_mode  # what the user's files have: safetensors' are for nobody else to read
-        write(part)
-        part.chmod(mode)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        try:
+            serialize_file(specs, part, metadata={"format": "pt"})
+        except SafetensorError as error:  # which says what the system said, but has no errno
+            raise OSError(errno.EIO, str(error), os.fspath(path)) from error
