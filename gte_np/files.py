@@ -2,7 +2,8 @@
 
 Each is written under a new, hidden name beside its own (so on the same file system), `.NAME.RANDOM.part`, and takes
 its place at the end. An error or an interrupt removes what was written so far. A process that is killed may leave it,
-or a replaced folder that it was about to remove; nothing reads or reuses such leftovers, and they may be deleted.
+or a replaced folder that it was about to remove. Nothing reads such leftovers, and they may be deleted where NAME is
+there; `whole_folder` tells when it is not.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     At any moment `path` has all of its old content, or all of the new. An existing file keeps its mode, and a
     symbolic link stays one: the file that it leads to is replaced. A device, a pipe or a socket cannot be replaced:
-    for these, the path given is that of the thing itself.
+    for these, the path given is `path`.
 
     Raises InputError if `path` is a folder, and OSError, which names it, if it cannot be written.
     """
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
+    if path.is_dir():
         raise InputError(f"expected a file to write to, got the folder {os.fspath(path)!r}.")
-    if target.exists() and not os.access(target, os.W_OK):  # a rename asks only the folder
+    if path.exists() and not os.access(path, os.W_OK):  # a rename asks only the folder
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
-    if target.exists() and not target.is_file():
-        yield target
+    if path.exists() and not path.is_file():
+        yield path
         return
+    target = Path(os.path.realpath(path))
     part = _beside(target, "part")
     try:
         with naming(path, part):
