@@ -54,7 +54,7 @@ class BertModel(Loaded):
     `EmbeddingModel.save_pretrained`, or float32. Weights are rounded once, at load.
     """
 
-    FIXED = ("config", "dtype")
+    FIXED = ("config", "dtype", "format")
 
     def __init__(
         self,
@@ -68,14 +68,10 @@ class BertModel(Loaded):
         check_options(backend, dtype, threads)
         self.config = config
         self.format = _choose_format(dtype, config, weights)
+        self.dtype = self.format.dtype
         self._options = {"backend": backend, "dtype": self.dtype, "threads": threads}
         self._encoder = make_encoder(backend, config, weights, self.format, threads)
         self._pooler = None if weights.pooler is None else to_float32(weights.pooler)
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of the arithmetic in linear layers."""
-        return self.format.dtype
 
     @property
     def has_pooler(self) -> bool:

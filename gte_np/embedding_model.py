@@ -291,7 +291,14 @@ class EmbeddingModel(Loaded):
         dtype "bfloat16" or "int8" is written in half and a quarter of the size of float32, and read again in that
         dtype unless another is given. Others read bfloat16, too; int8 is for gte_np, see ARCHITECTURE.md.
 
-        Raises InputError for the folder that the model was loaded from, and OSError for one that cannot be written.
+        A model that is in the folder already is replaced with all of its files; others, such as README.md, .git or
+        onnx, are kept as they are. The new folder is written beside the old one and takes its place at the end, so an
+        error or a kill leaves one of them, whole. (On Windows, and on the few file systems where two folders cannot
+        change places in one step, see `gte_np.files.whole_folder`.)
+
+        Raises InputError for the folder that the model was loaded from, one in it or around it, a folder of other
+        files than a model's, a file, the working directory, one around it and a mount point; and OSError for a folder
+        that cannot be written.
         """
         save_model(self, folder)
 
