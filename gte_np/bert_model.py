@@ -18,7 +18,7 @@ from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.checkpoint.weight_files import weight_names
 from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
 from gte_np.errors import CheckpointError, InputError
-from gte_np.formats import DTYPES, WeightFormat, choose_format
+from gte_np.formats import WeightFormat, choose_format, dtypes
 from gte_np.loaded import Loaded
 from gte_np.reference.pooler import pool_first_token
 from gte_np.token_batch import TokenBatch
@@ -202,7 +202,7 @@ def check_options(backend: str, dtype: str | None, threads: int | None) -> None:
     """Raise InputError, TypeError or MissingDependencyError for options that no model can have."""
     check_backend(backend)
     if dtype is not None:
-        check_choice("dtype", dtype, DTYPES)
+        check_choice("dtype", dtype, dtypes())
     if threads is not None:
         check_integer("threads", threads, least=1)
 

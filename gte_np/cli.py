@@ -29,7 +29,7 @@ from gte_np.embedding_model import EmbeddingModel
 from gte_np.embedding_quantization import PRECISIONS
 from gte_np.errors import GteError, InputError
 from gte_np.files import naming, whole_file
-from gte_np.formats import DTYPES
+from gte_np.formats import dtypes
 from gte_np.kernels.runtime.object_cache import check_numba, compile_all
 from gte_np.known_models import KNOWN_MODELS
 
@@ -127,7 +127,7 @@ def _model_options(
         default="auto",
         help="what computes; auto is numba if it can be (default: %(default)s)",
     )
-    options.add_argument("--dtype", choices=DTYPES, default=dtype, help=f"of linear layers {default_dtype}")
+    options.add_argument("--dtype", choices=dtypes(), default=dtype, help=f"of linear layers {default_dtype}")
     options.add_argument("--threads", type=int, help="at most so many; by default the processors that may be used")
     options.add_argument("--pooling", help="cls, mean, ...; by default what the repository says")
     return options

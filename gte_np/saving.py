@@ -19,7 +19,7 @@ from gte_np.architectures.tensors import MATRICES, layer_prefix
 from gte_np.architectures.weights import BertWeights, read_weights
 from gte_np.bert_model import BertModel
 from gte_np.checkpoint.json_file import read_json_object
-from gte_np.checkpoint.weight_files import WEIGHT_FILES, find_weights, shards_of
+from gte_np.checkpoint.weight_files import find_weights, shards_of, weight_files
 from gte_np.errors import InputError
 from gte_np.files import naming, whole_file, whole_folder
 from gte_np.formats import WeightFormat
@@ -46,11 +46,9 @@ class SavableModel(Protocol):
 
 
 # What belongs to the model in a model's folder, beside its tokenizer. All else is its user's.
-_WEIGHTS = "|".join(rf"{Path(file).stem}(-\d+-of-\d+)?\{Path(file).suffix}(\.index\.json)?" for file in WEIGHT_FILES)
-_MODEL_PATH = re.compile(
-    rf"(config|modules|config_sentence_transformers|sentence_[\w-]+_config)\.json|{_WEIGHTS}"
-    r"|\d+_(Transformer|Pooling|Dense|Normalize)",
-    re.ASCII,
+_MODEL_PATH = (
+    r"(config|modules|config_sentence_transformers|sentence_[\w-]+_config)\.json|"
+    r"\d+_(Transformer|Pooling|Dense|Normalize)"
 )
 _MARKS = ("config.json", "modules.json")  # of a model's folder
 # The class names of all versions of sentence-transformers.
@@ -100,7 +98,9 @@ def _is_within(path: Path, folder: Path) -> bool:
 
 def _is_of_a_model(path: Path) -> bool:
     """Whether a path in a model's folder belongs to the model, and not to its user like README.md and .git."""
-    return path.as_posix() in TOKENIZER_FILES or _MODEL_PATH.fullmatch(path.as_posix()) is not None
+    name = path.as_posix()
+    shards = (rf"{Path(file).stem}(-\d+-of-\d+)?\{Path(file).suffix}(\.index\.json)?" for file in weight_files())
+    return name in TOKENIZER_FILES or any(re.fullmatch(each, name, re.ASCII) for each in (_MODEL_PATH, *shards))
 
 
 def _write_model(model: SavableModel, target: Path) -> None:
@@ -174,7 +174,7 @@ def _write_module(module: Module, folder: Path) -> None:
     tensors = {"linear.weight": StoredTensor("float32", module.weight)}
     if module.bias is not None:
         tensors["linear.bias"] = StoredTensor("float32", module.bias)
-    write_safetensors(tensors, folder / WEIGHT_FILES[0])
+    write_safetensors(tensors, folder / weight_files()[0])
 
 
 def _write_weights(model: SavableModel, target: Path) -> None:
