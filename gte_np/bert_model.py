@@ -18,7 +18,7 @@ from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.checkpoint.weight_files import weight_names
 from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
 from gte_np.errors import CheckpointError, InputError
-from gte_np.formats import DTYPES, WeightFormat, choose_format
+from gte_np.formats import WeightFormat, choose_format, dtypes
 from gte_np.loaded import Loaded
 from gte_np.reference.pooler import pool_first_token
 from gte_np.token_batch import TokenBatch
@@ -54,7 +54,7 @@ class BertModel(Loaded):
     `EmbeddingModel.save_pretrained`, or float32. Weights are rounded once, at load.
     """
 
-    FIXED = ("config", "dtype")
+    FIXED = ("config", "dtype", "format")
 
     def __init__(
         self,
@@ -68,14 +68,10 @@ class BertModel(Loaded):
         check_options(backend, dtype, threads)
         self.config = config
         self.format = _choose_format(dtype, config, weights)
+        self.dtype = self.format.dtype
         self._options = {"backend": backend, "dtype": self.dtype, "threads": threads}
         self._encoder = make_encoder(backend, config, weights, self.format, threads)
         self._pooler = None if weights.pooler is None else to_float32(weights.pooler)
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of the arithmetic in linear layers."""
-        return self.format.dtype
 
     @property
     def has_pooler(self) -> bool:
@@ -206,7 +202,7 @@ def check_options(backend: str, dtype: str | None, threads: int | None) -> None:
     """Raise InputError, TypeError or MissingDependencyError for options that no model can have."""
     check_backend(backend)
     if dtype is not None:
-        check_choice("dtype", dtype, DTYPES)
+        check_choice("dtype", dtype, dtypes())
     if threads is not None:
         check_integer("threads", threads, least=1)
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gte_np.arguments import check_choice, check_flag, check_integer, check_text
-from gte_np.batching import make_batches
 from gte_np.bert_model import BertModel, check_options
 from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.embedding_quantization import PRECISIONS, quantize_embeddings
@@ -21,6 +20,7 @@ from gte_np.errors import CheckpointError, InputError
 from gte_np.known_models import KNOWN_MODELS, KnownModel
 from gte_np.loaded import Loaded
 from gte_np.modules import Dense, Normalize
+from gte_np.pipeline import Steps, process
 from gte_np.pooling import pool, rows_read
 from gte_np.progress import progress_bar
 from gte_np.saving import save_model
@@ -36,8 +36,6 @@ from gte_np.tokenization.tokenizer import Texts, Tokenizer, check_ids_fit, check
 
 logger = logging.getLogger("gte_np")
 
-# Texts whose token ids are in memory at once; batches of like lengths are made among them.
-TEXTS_AT_ONCE = 4096
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")
 
 
@@ -291,7 +289,14 @@ class EmbeddingModel(Loaded):
         dtype "bfloat16" or "int8" is written in half and a quarter of the size of float32, and read again in that
         dtype unless another is given. Others read bfloat16, too; int8 is for gte_np, see ARCHITECTURE.md.
 
-        Raises InputError for the folder that the model was loaded from, and OSError for one that cannot be written.
+        A model that is in the folder already is replaced with all of its files; others, such as README.md, .git or
+        onnx, are kept as they are. The new folder is written beside the old one and takes its place at the end, so an
+        error or a kill leaves one of them, whole. (On Windows, and on the few file systems where two folders cannot
+        change places in one step, see `gte_np.files.whole_folder`.)
+
+        Raises InputError for the folder that the model was loaded from, one in it or around it, a folder of other
+        files than a model's, a file, the working directory, one around it and a mount point; and OSError for a folder
+        that cannot be written.
         """
         save_model(self, folder)
 
@@ -304,24 +309,15 @@ class EmbeddingModel(Loaded):
         advance: Callable[[int], object],
     ) -> list[FloatArray]:
         """What `finish` makes of each text, in the order of the texts; of equal texts, once."""
-        numbers: dict[str, int] = {}
-        places = [numbers.setdefault(text, len(numbers)) for text in texts]
-        counts = np.bincount(places, minlength=len(numbers))
-        different = list(numbers)
-        results: list[FloatArray] = [np.empty(0, np.float32)] * len(different)
-        cut = 0
-        for start in range(0, len(different), TEXTS_AT_ONCE):
-            window = [prefix + text for text in different[start : start + TEXTS_AT_ONCE]]
-            tokens = self.tokenizer.tokenize(window, self.max_seq_length, count_all=False)
-            cut += int(counts[start : start + len(window)][tokens.token_counts > tokens.lengths].sum())
-            for indexes in make_batches(tokens.lengths, batch_size):
-                batch = TokenBatch.from_ids([tokens[index] for index in indexes])
-                for index, result in zip(start + indexes, finish(batch), strict=True):
-                    results[index] = result
-                advance(int(counts[start + indexes].sum()))
+
+        def tokenize(window: list[str]) -> TokenBatch:
+            prompted = [prefix + text for text in window]
+            return self.tokenizer.tokenize(prompted, self.max_seq_length, count_all=False)
+
+        results, cut = process(texts, Steps(tokenize, finish, advance), batch_size)
         if cut:
             logger.warning("%d of %d texts were cut to %d tokens.", cut, len(texts), self.max_seq_length)
-        return [results[place] for place in places]
+        return results
 
     def _pool(self, batch: TokenBatch) -> FloatArray:
         """One vector for each text of a batch: (B, D)."""

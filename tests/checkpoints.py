@@ -208,7 +208,7 @@ def small_model(folder: Path, *, pooling: str = "mean", **config: Any) -> Path:
     write_vocab(folder, SMALL_VOCAB, do_lower_case=True, model_max_length=64)
     write_config(folder, **config)
     write_weights(folder)
-    write_modules(folder, pooling_flags(SMALL["hidden_size"], pooling), "Normalize")
+    write_modules(folder, pooling_flags((SMALL | config)["hidden_size"], pooling), "Normalize")
     return folder
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
+import errno
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gte_np import KNOWN_MODELS, EmbeddingModel
-from gte_np.cli import main
+from gte_np import KNOWN_MODELS, EmbeddingModel, __version__
+from gte_np.cli import FORMATS, _make_parser, main
 from tests.checkpoints import write_json
 
 TEXTS = ["That is a happy person", "中国的首都是哪里", ""]
@@ -175,11 +179,267 @@ def test_a_mistake_is_one_line_and_status_2(small_folder: Path, arguments: list[
 
 
 def test_input_that_is_not_utf_8(small_folder: Path) -> None:
-    done = run("embed", small_folder, stdin=b"fine\n\xff\xfe")
-    assert done.returncode == 2
-    assert done.stderr.decode() == "gte-np: error: expected UTF-8 text in -, got byte 0xff at 5.\n"
+    for before, line, characters in ((b"fine\n", 2, 0), ("\ufeffa\r\nb\r\n\r北京".encode(), 4, 2), (b"", 1, 0)):
+        done = run("embed", small_folder, stdin=before + b"\xff\xfe\nmore")
+        assert done.returncode == 2
+        assert done.stderr.decode() == (
+            "gte-np: error: expected UTF-8 text in standard input, got byte 0xff "
+            f"in line {line}, after {characters} characters.\n"
+        )
 
 
 def test_cut_texts_are_told_of(small_folder: Path) -> None:
     done = run("embed", small_folder, stdin=b"happy " * 200)
     assert done.stderr.decode() == "gte-np: 1 of 1 texts were cut to 64 tokens.\n"
+
+
+# --- output that is whole or not there ---------------------------------------------------------------------------
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs pipes, modes, limits and signals of POSIX")
+OLD = b"the old output, which took a night"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """An output of an earlier run, alone in its folder."""
+    path = tmp_path / "outputs" / "old.csv"
+    path.parent.mkdir()
+    path.write_bytes(OLD)
+    return path
+
+
+def is_as_before(old: Path) -> bool:
+    """Whether the old output is what it was, and nothing is beside it."""
+    return old.read_bytes() == OLD and list(old.parent.iterdir()) == [old]
+
+
+def fail(*arguments: object, **options: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.parametrize("name", ["texts.csv", "symbolic", "hard"])
+def test_the_input_is_not_replaced(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = tmp_path / "texts.csv"
+    texts.write_bytes(OLD)
+    (tmp_path / "symbolic").symlink_to(texts)
+    (tmp_path / "hard").hardlink_to(texts)
+    for source, target in ((texts, tmp_path / name), (tmp_path / name, texts)):
+        assert main(["embed", "/no/such/model", str(source), "-o", str(target), "--format", "csv"]) == 2
+        assert "expected an output that is not the input" in capsys.readouterr().err
+    assert texts.read_bytes() == OLD
+
+
+@pytest.mark.parametrize("redirections", ["- -o f.csv < f.csv", "f.csv >> f.csv", "f.csv -o /dev/stdout >> f.csv"])
+@POSIX
+def test_the_input_is_not_replaced_by_another_name(redirections: str, tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_bytes(OLD)
+    command = f"{sys.executable} -m gte_np embed /no/such/model {redirections} --format csv"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert b"expected an output that is not the input" in done.stderr
+    assert (tmp_path / "f.csv").read_bytes() == OLD
+
+
+def test_an_output_that_cannot_be_written_is_told_of_before_the_work(
+    lines: Path, old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def error_of(output: Path) -> str:
+        assert main(["embed", "/no/such/model", str(lines), "--format", "npy", "-o", str(output)]) == 2
+        return capsys.readouterr().err
+
+    assert error_of(tmp_path) == f"gte-np: error: expected a file to write to, got the folder {str(tmp_path)!r}.\n"
+    assert "in a folder that is there" in error_of(tmp_path / "missing" / "out.npy")
+    assert "File name too long: " in error_of(tmp_path / ("a" * 300))
+    with monkeypatch.context() as context:
+        context.setattr(Path, "touch", fail)  # as in a folder that is read-only
+        new = tmp_path / "outputs" / "new.npy"
+        assert error_of(new) == f"gte-np: error: [Errno 13] Permission denied: {str(new)!r}\n"
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as of a file that is read-only
+    assert error_of(old) == f"gte-np: error: [Errno 13] Permission denied: {str(old)!r}\n"
+    assert is_as_before(old)
+
+
+def test_a_mistake_leaves_the_old_output(small_folder: Path, lines: Path, old: Path) -> None:
+    assert main(["embed", str(small_folder), str(lines), "-o", str(old), "--batch-size", "0"]) == 2
+    assert is_as_before(old)
+
+
+LIMITED = """
+import resource, sys
+from gte_np.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+sys.exit(main(["embed", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@POSIX
+def test_a_full_disk_leaves_the_old_output(file_format: str, small_folder: Path, lines: Path, old: Path) -> None:
+    arguments = [small_folder, lines, "-o", old, "--format", file_format]
+    done = subprocess.run([sys.executable, "-c", LIMITED, *map(str, arguments)], capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.decode() == f"gte-np: error: [Errno 27] File too large: {str(old)!r}\n"
+    assert is_as_before(old)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("flags", [[], ["-u"]])  # Python's unbuffered output does not tell of what it leaves out
+@POSIX
+def test_a_full_disk_is_told_of_on_standard_output(
+    flags: list[str], file_format: str, small_folder: Path, lines: Path, tmp_path: Path
+) -> None:
+    arguments = [*flags, "-c", LIMITED, str(small_folder), str(lines), "--format", file_format]
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    with (tmp_path / "out").open("wb") as output:
+        done = subprocess.run(
+            [sys.executable, *arguments], stdout=output, stderr=subprocess.PIPE, check=False, env=environment
+        )
+    assert done.returncode == 2
+    assert done.stderr == b"gte-np: error: [Errno 27] File too large: 'standard output'\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("output", ["/dev/full", "standard output"])
+def test_a_full_device(file_format: str, output: str, small_folder: Path, lines: Path) -> None:
+    where = "> /dev/full" if output == "standard output" else f"-o {output}"
+    for flags in ("", "-u"):
+        embed = f"{sys.executable} {flags} -m gte_np embed {small_folder} {lines} --format {file_format}"
+        command = f"PYTHONUNBUFFERED= {embed} {where}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.decode() == f"gte-np: error: [Errno 28] No space left on device: {output!r}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize("flags", ["", "-u"])
+def test_a_full_device_for_what_is_printed(flags: str) -> None:
+    command = f"PYTHONUNBUFFERED= {sys.executable} {flags} -m gte_np models > /dev/full"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == b"gte-np: error: [Errno 28] No space left on device: 'standard output'\n"
+
+
+INTERRUPTED = """
+import signal, sys, time
+from gte_np import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would ignore it
+numbers = cli._short_numbers
+
+def write_slowly(vector):
+    global count
+    count += 1
+    if count == 1000:
+        print("half of it is written", flush=True)
+        time.sleep(100)
+    return numbers(vector)
+
+count = 0
+cli._short_numbers = write_slowly
+sys.exit(cli.main(["embed", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+@POSIX
+def test_an_interrupted_run_leaves_the_old_output(name: str, small_folder: Path, lines: Path, old: Path) -> None:
+    lines.write_text("happy person\n" * 2000, "utf-8")
+    arguments = [sys.executable, "-c", INTERRUPTED, small_folder, lines, "-o", old]
+    with subprocess.Popen(list(map(str, arguments)), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"half of it is written\n"
+        (part,) = set(old.parent.iterdir()) - {old}
+        assert part.stat().st_size > len(OLD)
+        process.send_signal(getattr(signal, name))
+        _, said = process.communicate(timeout=100)
+    if name == "SIGINT":
+        assert (process.returncode, said) == (130, b"gte-np: interrupted\n")
+    else:
+        assert part.name.startswith(".old.csv.")
+        part.unlink()
+    assert is_as_before(old)
+
+
+@POSIX
+def test_a_replaced_output_keeps_its_mode_and_its_links(
+    small: EmbeddingModel, small_folder: Path, lines: Path, old: Path, tmp_path: Path
+) -> None:
+    old.chmod(0o640)
+    (tmp_path / "link.npy").symlink_to(old)
+    (tmp_path / "dangling.npy").symlink_to("new")
+    for name in ("link.npy", "dangling.npy"):
+        assert main(["embed", str(small_folder), str(lines), "-o", str(tmp_path / name)]) == 0
+    assert (tmp_path / "link.npy").readlink() == old
+    assert (tmp_path / "dangling.npy").readlink() == Path("new")
+    assert old.stat().st_mode & 0o777 == 0o640
+    lines.with_name("reference").write_text("", "utf-8")
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "reference").stat().st_mode
+    for path in (old, tmp_path / "new"):
+        assert np.array_equal(np.load(path), small.encode(TEXTS))
+
+
+@POSIX
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_devices_and_pipes_are_written_directly(
+    file_format: str, small_folder: Path, lines: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    embed = f"{sys.executable} -m gte_np embed {small_folder} {lines} --format {file_format}"
+    for command in (
+        f"{embed} -o plain",
+        f"{embed} -o pipe & cat pipe > piped; wait $!",
+        f"{embed} -o /dev/stdout | cat > through-stdout",
+        f"({embed} -o /dev/fd/3 | cat) 3>&1 | cat > through-descriptor",
+        f"(printf before; {embed} -o /dev/stdout; printf after) > within",
+        f"{embed} -o /dev/null",
+    ):
+        subprocess.run(["sh", "-c", command], check=True, cwd=tmp_path)
+    expected = (tmp_path / "plain").read_bytes()
+    for name in ("piped", "through-stdout", "through-descriptor"):
+        assert (tmp_path / name).read_bytes() == expected
+    assert (tmp_path / "within").read_bytes() == b"before" + expected + b"after"
+    assert (tmp_path / "pipe").is_fifo()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_an_array_is_what_numpy_saves(small: EmbeddingModel, small_folder: Path, lines: Path, tmp_path: Path) -> None:
+    for texts in (TEXTS, []):
+        lines.write_text("".join(f"{text}\n" for text in texts), "utf-8")
+        assert main(["embed", str(small_folder), str(lines), "-o", str(tmp_path / "out.npy")]) == 0
+        np.save(tmp_path / "numpy.npy", small.encode(texts))
+        assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+
+
+# --- help ---------------------------------------------------------------------------------------------------------
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"gte-np {__version__}\n"
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser and those of its commands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from parsers(command)
+
+
+def test_every_option_has_help_and_tells_its_default() -> None:
+    count = 0
+    for parser in parsers(_make_parser()):
+        text = " ".join(parser.format_help().split())
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                continue
+            name = f"{parser.prog} {action.option_strings or action.dest}"
+            assert action.help, name
+            assert action.help is not argparse.SUPPRESS, name
+            if action.default not in (None, False, argparse.SUPPRESS):
+                assert "(default: %(default)s)" in action.help, name
+                assert f"(default: {action.default})" in text, name
+            count += 1
+    assert count > 50

@@ -21,7 +21,7 @@ from gte_np import (
     paraphrase_mining,
     quantize_embeddings,
 )
-from gte_np import embedding_model as embedding_model_module
+from gte_np import pipeline as pipeline_module
 from tests.checkpoints import small_model, write_json
 from tests.texts import ORDINARY, of_length
 
@@ -52,7 +52,7 @@ def test_batches_change_nothing(small: EmbeddingModel, vectors: Any, batch_size:
 def test_order_and_windows_change_nothing(
     small: EmbeddingModel, vectors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding_model_module, "TEXTS_AT_ONCE", 4)
+    monkeypatch.setattr(pipeline_module, "TEXTS_AT_ONCE", 4)
     assert np.abs(small.encode(TEXTS[::-1])[::-1] - vectors).max() < 1e-6
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from gte_np.architectures import ARCHITECTURES, Architecture
 from gte_np.checkpoint.json_file import Fields, read_json_object
 from gte_np.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
-from gte_np.formats import DTYPES
+from gte_np.formats import dtypes
 
 DTYPE_KEY = "gte_np_dtype"
 REQUIRED_KEYS = (
@@ -69,8 +69,8 @@ def read_config(folder: Path) -> BertConfig:
         dtype=fields.text(DTYPE_KEY, "float32"),
         model_type=architecture.model_type,
     )
-    if config.dtype not in DTYPES:
-        raise fields.error(DTYPE_KEY, f"one of {', '.join(DTYPES)}", config.dtype)
+    if config.dtype not in dtypes():
+        raise fields.error(DTYPE_KEY, f"one of {', '.join(dtypes())}", config.dtype)
     if config.hidden_size % config.num_attention_heads:
         raise CheckpointError(
             f"{path}: expected num_attention_heads to divide hidden_size, "

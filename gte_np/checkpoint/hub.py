@@ -15,7 +15,7 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
-from gte_np.checkpoint.weight_files import WEIGHT_FILES, index_of
+from gte_np.checkpoint.weight_files import index_of, weight_files
 from gte_np.errors import InputError, MissingDependencyError, ModelNotFoundError
 
 _LOG = logging.getLogger("gte_np")
@@ -33,7 +33,6 @@ _DESCRIPTION = re.compile(
 _MODULE_CONFIG = re.compile(r"(\d+_\w+/)config\.json", re.ASCII)
 _ENCODER_WEIGHTS = re.compile(r"(0_\w+/)?(model|pytorch_model)[\w-]*\.(safetensors|bin)", re.ASCII)
 _ENCODER_CONFIG = re.compile(r"(0_\w+/)?config\.json", re.ASCII)
-_ANY_WEIGHTS = f"weights ({', '.join(WEIGHT_FILES)}, or the .index.json of one and all its shards)"
 
 
 def resolve_model(
@@ -65,6 +64,10 @@ def resolve_model(
     return _from_cache(model, why_offline) if why_offline else _from_hub(model)
 
 
+def _any_weights() -> str:
+    return f"weights ({', '.join(weight_files())}, or the .index.json of one and all its shards)"
+
+
 def choose_files(siblings: Iterable[str], weights: bool = True) -> list[str]:
     """Return those of a repository's files that are needed, at most one set of weights in each folder."""
     names = set(siblings)
@@ -74,7 +77,7 @@ def choose_files(siblings: Iterable[str], weights: bool = True) -> list[str]:
 
 
 def _weights(names: set[str], folder: str) -> list[str]:
-    for single in (folder + name for name in WEIGHT_FILES):
+    for single in (folder + name for name in weight_files()):
         shards, index = _shards(names, single), index_of(single)
         if single in names:
             return [single]
@@ -203,7 +206,7 @@ def _from_hub(model: _HubModel) -> Path:
             raise ModelNotFoundError(f"{model} cannot be fetched: {refusal}") from error
         return _from_cache(model, f"the hub cannot be reached ({_one_line(error)})", error)
     if model.weights and not any(map(_ENCODER_WEIGHTS.fullmatch, files)):
-        raise ModelNotFoundError(f"{model} has no {_ANY_WEIGHTS} on the hub.")
+        raise ModelNotFoundError(f"{model} has no {_any_weights()} on the hub.")
     try:
         folder = model.snapshot(files)
     except Exception as error:
@@ -237,7 +240,7 @@ def _missing_files(folder: Path, model: _HubModel) -> list[str]:
     if not any(map(_ENCODER_CONFIG.fullmatch, needed)):
         missing.append("config.json")
     if model.weights and not any(map(_ENCODER_WEIGHTS.fullmatch, needed)):
-        missing.append(_ANY_WEIGHTS)
+        missing.append(_any_weights())
     return missing
 
 

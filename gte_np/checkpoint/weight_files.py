@@ -12,8 +12,11 @@ from gte_np.errors import CheckpointError, ModelNotFoundError
 from gte_np.formats import FORMATS
 from gte_np.formats.stored_tensor import StoredTensor
 
-# In the order of preference, which is transformers' too; then those of formats that only this package has.
-WEIGHT_FILES = tuple(dict.fromkeys(["model.safetensors", "pytorch_model.bin", *(each.file for each in FORMATS)]))
+
+def weight_files() -> list[str]:
+    """Their names in the order of preference, which is transformers' too; then those of this package's formats."""
+    names = ["model.safetensors", "pytorch_model.bin", *(weight_format.file for weight_format in FORMATS)]
+    return list(dict.fromkeys(names))
 
 
 def index_of(file: str) -> str:
@@ -21,25 +24,29 @@ def index_of(file: str) -> str:
     return f"{file}.index.json"
 
 
-_CANDIDATES = [name for file in WEIGHT_FILES for name in (file, index_of(file))]
+def _candidates() -> list[str]:
+    return [name for file in weight_files() for name in (file, index_of(file))]
+
+
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.(safetensors|bin)")
 
 
 def find_weights(folder: Path) -> Path:
     """Return the weights file or index of a folder. Raise ModelNotFoundError if it has none."""
-    for name in _CANDIDATES:
+    for name in _candidates():
         if (folder / name).is_file():
             return folder / name
-    raise ModelNotFoundError(f"{folder}: expected one of {', '.join(_CANDIDATES)}, found none of them.")
+    raise ModelNotFoundError(f"{folder}: expected one of {', '.join(_candidates())}, found none of them.")
 
 
 def weight_names(folder: Path) -> list[str]:
     """The names of the weights files of a folder, and of those that `find_weights` would prefer to them."""
-    for number, name in enumerate(_CANDIDATES, 1):
+    candidates = _candidates()
+    for number, name in enumerate(candidates, 1):
         if (folder / name).is_file():
             shards = shards_of(folder / name) if name.endswith(".json") else []
-            return [*_CANDIDATES[:number], *(shard.name for shard in shards)]
-    return _CANDIDATES
+            return [*candidates[:number], *(shard.name for shard in shards)]
+    return candidates
 
 
 def read_tensors(path: Path) -> dict[str, StoredTensor]:

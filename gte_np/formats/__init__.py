@@ -10,11 +10,14 @@ from gte_np.formats.float_formats import FLOAT16, FLOAT32, WIDENED_BFLOAT16
 from gte_np.formats.int8 import INT8
 from gte_np.formats.weight_format import FormattedMatrix, ProductStep, WeightFormat
 
-__all__ = ["DTYPES", "FORMATS", "FormattedMatrix", "ProductStep", "WeightFormat", "choose_format"]
+__all__ = ["FORMATS", "FormattedMatrix", "ProductStep", "WeightFormat", "choose_format", "dtypes"]
 
-FORMATS: tuple[WeightFormat, ...] = (FLOAT32, FLOAT16, WIDENED_BFLOAT16, BFLOAT16, INT8)
-# What a user may ask for.
-DTYPES = tuple(dict.fromkeys(weight_format.dtype for weight_format in FORMATS))
+FORMATS: list[WeightFormat] = [FLOAT32, FLOAT16, WIDENED_BFLOAT16, BFLOAT16, INT8]
+
+
+def dtypes() -> list[str]:
+    """What a user may ask for."""
+    return list(dict.fromkeys(weight_format.dtype for weight_format in FORMATS))
 
 
 def choose_format(dtype: str, stored: str) -> WeightFormat:

@@ -16,7 +16,7 @@ from gte_np.tokenization.word_piece import read_word_piece
 __all__ = ["TOKENIZERS", "TextEncoder", "read_text_encoder"]
 
 # By the type of tokenizer.json's model.
-TOKENIZERS: dict[str, Callable[[Path, bool], TextEncoder]] = {"WordPiece": read_word_piece}
+TOKENIZERS: dict[str, Callable[[Path, Fields, bool], TextEncoder]] = {"WordPiece": read_word_piece}
 
 
 def read_text_encoder(folder: Path, lowercase_first: bool) -> TextEncoder:
@@ -33,4 +33,4 @@ def read_text_encoder(folder: Path, lowercase_first: bool) -> TextEncoder:
             f"{tokenizer.path}: model with type {kind!r:.80} is not implemented; gte_np implements "
             f"{', '.join(TOKENIZERS)}."
         )
-    return TOKENIZERS[kind](folder, lowercase_first)
+    return TOKENIZERS[kind](folder, tokenizer, lowercase_first)

@@ -56,8 +56,8 @@ class TokenizerFiles:
     model_max_length: float
 
 
-def read_tokenizer_files(folder: Path) -> TokenizerFiles:
-    """Read the tokenizer files of a checkpoint folder.
+def read_tokenizer_files(folder: Path, tokenizer: Fields) -> TokenizerFiles:
+    """Read the tokenizer files of a checkpoint folder, of which `tokenizer` is tokenizer.json.
 
     Raises ModelNotFoundError if there is neither tokenizer.json nor vocab.txt, CheckpointError for damaged files,
     and UnsupportedModelError for a tokenizer that is not BERT's WordPiece.
@@ -66,7 +66,6 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
     config.expect("truncation_side", ("right", None))
     config.expect("padding_side", ("right", None))
     config.expect("split_special_tokens", (False, None))
-    tokenizer = Fields.of_optional(folder / "tokenizer.json")
     tokenizer_class = config.values.get("tokenizer_class") or TOKENIZER_CLASSES[0]
     if tokenizer_class not in TOKENIZER_CLASSES:
         raise UnsupportedModelError(
@@ -88,9 +87,12 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
     )
 
 
-def read_word_piece(folder: Path, lowercase_first: bool) -> TextEncoder:
-    """BERT's WordPiece with the files of a folder; errors as in `read_tokenizer_files` and `build_word_piece`."""
-    files = read_tokenizer_files(folder)
+def read_word_piece(folder: Path, tokenizer: Fields, lowercase_first: bool) -> TextEncoder:
+    """BERT's WordPiece with the files of a folder, of which `tokenizer` is tokenizer.json.
+
+    Errors are those of `read_tokenizer_files` and `build_word_piece`.
+    """
+    files = read_tokenizer_files(folder, tokenizer)
     backend = build_word_piece(files, lowercase_first)
     ids = {key: files.vocab[token] for key, token in files.special_tokens.items() if token in files.vocab}
     limit = int(files.model_max_length) if files.model_max_length < 2**31 else None

@@ -4,10 +4,7 @@ Every thread has a share of neighbouring tasks, which it takes in their order; w
 the others. What nobody has begun waits for nobody: a thread that begins late, or is held up, finds its tasks done. So
 the barrier at the end of a step is for tasks, not for threads.
 
-The state of a team of 2 threads, a cache line each, so that threads do not share the lines that they write often:
-
-    | done by 0 | done by 1 |   step 0: done | taken of share 0 | taken of share 1 |   step 1: done | ...
-
+The state of a team is laid out in `team_state`.
 The threads are Python's, see `gte_np.kernels.runtime.threads`; here is what they do inside of compiled code.
 """
 
@@ -21,17 +18,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from gte_np.kernels.language.team_state import LINE
 from gte_np.kernels.language.types import INT32, Pointer, kernel
-
-LINE = 8  # int64 values of a cache line
 
 # How often a waiting thread looks before it yields its processor: about 50 microseconds.
 _SPINS = 1000
-
-
-def team_state_size(steps: int, threads: int) -> int:
-    """int64 values of the state of a team of so many threads for so many steps."""
-    return (threads + steps * (1 + threads)) * LINE
 
 
 class Team(NamedTuple):

@@ -87,6 +87,18 @@ BATCH = np.dtype(
     align=True,
 )
 
+# Where the words of a matrix lie in a checkpoint, and where they go, all in words.
+LAYOUT = np.dtype(
+    [
+        ("outputs", _SIZE),
+        ("steps", _SIZE),
+        ("source_stride", _SIZE),  # from one output feature to the next
+        ("panel_size", _SIZE),  # from one panel to the next
+        ("width", _SIZE),  # output features of a panel
+    ],
+    align=True,
+)
+
 # A team of threads, and its program.
 RUN = np.dtype(
     [

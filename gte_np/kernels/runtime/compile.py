@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
@@ -19,7 +18,7 @@ from gte_np.kernels.language.memory import record_at
 from gte_np.kernels.language.types import Pointer, panel_pointer, pointer_to
 from gte_np.kernels.operations.pack import pack
 from gte_np.kernels.operations.program import run_program
-from gte_np.kernels.operations.records import BATCH, RUN, STEP
+from gte_np.kernels.operations.records import BATCH, LAYOUT, RUN, STEP
 from gte_np.kernels.targets import Target
 
 
@@ -34,10 +33,8 @@ def _encode(run: Pointer, program: Pointer, batch: Pointer, weights: Pointer, ra
     run_program(record_at(run, 0), program, record_at(batch, 0), weights, rank)
 
 
-def _pack(
-    source: Pointer, stride: int, outputs: int, steps: int, panels: Pointer, panel_size: int, width: int
-) -> None:
-    pack(source, stride, outputs, steps, panels, panel_size, width)
+def _pack(source: Pointer, panels: Pointer, layout: Pointer) -> None:
+    pack(source, panels, record_at(layout, 0))
 
 
 def _encode_entry(weight_format: WeightFormat, target: Target) -> Entry:
@@ -45,16 +42,14 @@ def _encode_entry(weight_format: WeightFormat, target: Target) -> Entry:
     return Entry(_encode, (run, program, batch, panel_pointer(weight_format, target), types.int64))
 
 
-def _pack_entry(word: types.Type, target: Target) -> Entry:
-    return Entry(_pack, (pointer_to(word), *[types.int64] * 3, pointer_to(word), *[types.int64] * 2))
+def _pack_entry(word: types.Type) -> Entry:
+    return Entry(_pack, (pointer_to(word), pointer_to(word), pointer_to(numba.from_dtype(LAYOUT))))
 
 
-# Name -> what gives the entry for a target.
-ENTRIES: dict[str, Callable[[Target], Entry]] = {
-    **{f"encode_{weight_format.name}": partial(_encode_entry, weight_format) for weight_format in FORMATS},
-    "pack_4_bytes": partial(_pack_entry, types.int32),
-    "pack_2_bytes": partial(_pack_entry, types.int16),
-}
+def entries(target: Target) -> dict[str, Entry]:
+    """Name -> function, for a target."""
+    encoders = {f"encode_{each.name}": _encode_entry(each, target) for each in FORMATS}
+    return encoders | {"pack_4_bytes": _pack_entry(types.int32), "pack_2_bytes": _pack_entry(types.int16)}
 
 
 def compile_entry(name: str, entry: Entry, target: Target) -> bytes:

@@ -68,13 +68,13 @@ def function(name: str, target: Target, arguments: int) -> Callable[..., Any]:
 def compile_all() -> list[Path]:
     """Compile what no cache has, for checkpoints of every precision, and return the files, old and new."""
     with _importing():
-        from gte_np.kernels.runtime.compile import ENTRIES
+        from gte_np.kernels.runtime.compile import entries
 
     target = host_target()
     with _lock:
-        for name in ENTRIES:
+        for name in entries(target):
             _object_code(name, target)
-        found = [_find(name, target) for name in ENTRIES]
+        found = [_find(name, target) for name in entries(target)]
     return [path for path, _ in filter(None, found)]
 
 
@@ -172,8 +172,8 @@ def _is_ours(folder: Path) -> bool:
 def _compile(name: str, target: Target) -> bytes:
     _tell_of_compiling()
     with _importing():
-        from gte_np.kernels.runtime.compile import ENTRIES, compile_entry
-    return compile_entry(name, ENTRIES[name](target), target)
+        from gte_np.kernels.runtime.compile import compile_entry, entries
+    return compile_entry(name, entries(target)[name], target)
 
 
 @cache  # once in a process

@@ -26,6 +26,7 @@ from gte_np.architectures.tensors import WORDS
 from gte_np.architectures.weights import BertWeights, Tensor
 from gte_np.formats import FormattedMatrix, WeightFormat
 from gte_np.formats.stored_tensor import StoredTensor
+from gte_np.kernels.operations.records import LAYOUT
 from gte_np.kernels.runtime.object_cache import function
 from gte_np.kernels.runtime.threads import pool, take_turns
 from gte_np.kernels.targets import Target
@@ -237,13 +238,12 @@ class PackedWeights:
             source.forget_pages()
 
     def _pack_piece(self, linear: PackedLinear, piece: Piece, words: NDArray[Any]) -> None:
-        pack = function(f"pack_{words.itemsize}_bytes", self.target, arguments=7)
-        start = linear.start + piece.output * linear.steps + self.format.steps(piece.input) * self.sizes.panel
-        target, stride = self.matrices[start:], words.strides[0] // words.itemsize
-        pack(
-            words.ctypes.data, stride, *words.shape, target.ctypes.data,
-            linear.steps * self.sizes.panel, self.sizes.panel,
-        )  # fmt: skip
+        pack = function(f"pack_{words.itemsize}_bytes", self.target, arguments=3)
+        panel = self.sizes.panel
+        target = self.matrices[linear.start + piece.output * linear.steps + self.format.steps(piece.input) * panel :]
+        layout = (*words.shape, words.strides[0] // words.itemsize, linear.steps * panel, panel)
+        record = np.array([layout], LAYOUT)
+        pack(words.ctypes.data, target.ctypes.data, record.ctypes.data)
 
     def _panels(self, name: str, linear: PackedLinear) -> NDArray[Any]:
         """The words of a linear layer: (panels, steps, panel)."""

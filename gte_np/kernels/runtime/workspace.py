@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.formats.int8 import FACTORS
-from gte_np.kernels.language.parallel import team_state_size
+from gte_np.kernels.language.team_state import team_state_size
 from gte_np.kernels.operations.records import RUN
 from gte_np.kernels.runtime.packed_weights import PackedWeights, Sizes, padded
 from gte_np.kernels.runtime.program import Buffers, Rows, Words, write_program

@@ -12,4 +12,4 @@ from gte_np.kernels.targets.x86 import AVX2, AVX2_VNNI, AVX512, AVX512_BF16, AVX
 __all__ = ["TARGETS", "Target"]
 
 # The best first: a processor takes the first that it runs.
-TARGETS: tuple[Target, ...] = (AVX512_BF16, AVX512_VNNI, AVX512, AVX2_VNNI, AVX2, SSE4, NEON_DOTPROD, NEON)
+TARGETS: list[Target] = [AVX512_BF16, AVX512_VNNI, AVX512, AVX2_VNNI, AVX2, SSE4, NEON_DOTPROD, NEON]

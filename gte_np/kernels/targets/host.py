@@ -23,13 +23,11 @@ def host_target() -> Target:
     """
     import llvmlite.binding as llvm
 
-    known = llvm.get_host_cpu_features()
-    present = {feature for feature, is_here in known.items() if is_here} | _more_features()
-    machine = this_machine()
+    machine, features = this_machine(), host_features()
     for target in TARGETS:
-        if target.runs_on(machine, frozenset(present)):
-            lacking = frozenset(known) - present
-            return replace(target, cpu=llvm.get_host_cpu_name(), features=frozenset(present), lacking=lacking)
+        if target.runs_on(machine, features):
+            lacking = frozenset(llvm.get_host_cpu_features()) - features
+            return replace(target, cpu=llvm.get_host_cpu_name(), features=features, lacking=lacking)
     raise UnsupportedModelError(
         f"backend 'numba': expected a processor of one of {', '.join(target.name for target in TARGETS)}, "
         f"got {machine}: use backend='numpy'."
@@ -40,6 +38,14 @@ def this_machine() -> str:
     """The architecture of this process, by the names that targets use."""
     machine = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def host_features() -> frozenset[str]:
+    """The instructions of this processor, by LLVM's names."""
+    import llvmlite.binding as llvm
+
+    known = llvm.get_host_cpu_features()
+    return frozenset({feature for feature, is_here in known.items() if is_here} | _more_features())
 
 
 def _more_features() -> set[str]:
