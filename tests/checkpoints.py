@@ -14,7 +14,8 @@ from safetensors import TensorSpec, serialize_file
 from gte_np.architectures.config import read_config
 from gte_np.architectures.tensors import expected_shapes
 from gte_np.formats.stored_tensor import StoredTensor
-from gte_np.tokenization.word_piece import MAX_WORD_CHARACTERS, SPECIAL_TOKENS
+from gte_np.tokenization.text_pieces import MAX_WORD_CHARACTERS
+from gte_np.tokenization.word_piece import SPECIAL_TOKENS
 from tests.torch_pickle import save_torch_zip
 
 CHINESE = Path(__file__).parent / "data" / "bert-base-chinese"

@@ -68,6 +68,7 @@ def test_every_dtype_keeps_its_values_and_its_size(folder: Path, dtype: str, fil
         loaded |= {f"encoder.layer.{layer}.{name}": tensor for name, tensor in tensors.items()}
     assert loaded.keys() == expected.keys()
     for name, tensor in loaded.items():
+        assert isinstance(tensor, StoredTensor)
         assert tensor.dtype == dtype
         assert np.array_equal(tensor.data, expected[name].data)
         assert tensor.to_float32().dtype == np.float32
@@ -95,6 +96,7 @@ def test_names_of_tensorflow(folder: Path) -> None:
     tensors = random_tensors(folder)
     save_safetensors(folder / SAFETENSORS, {rename(name): tensor for name, tensor in tensors.items()})
     loaded = load(folder).embeddings["embeddings.LayerNorm.weight"]
+    assert isinstance(loaded, StoredTensor)
     assert np.array_equal(loaded.data, tensors["embeddings.LayerNorm.weight"].data)
 
 
@@ -122,9 +124,10 @@ def test_safetensors_come_before_torch(folder: Path) -> None:
 
 
 def test_weights_are_views_of_the_file(folder: Path) -> None:
-    data = load(folder).layers[0]["attention.self.query.weight"].data
-    assert not data.flags.owndata
-    assert not data.flags.writeable
+    tensor = load(folder).layers[0]["attention.self.query.weight"]
+    assert isinstance(tensor, StoredTensor)
+    assert not tensor.data.flags.owndata
+    assert not tensor.data.flags.writeable
 
 
 def test_a_transformer_in_a_folder_of_its_own(tmp_path: Path) -> None:

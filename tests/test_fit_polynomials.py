@@ -6,9 +6,9 @@ from math import erf
 
 import numpy as np
 import pytest
-from gte_np.kernels.functions import EXP2_COEFFICIENTS
 from numpy.polynomial.polynomial import polyval
 
+from gte_np.kernels.operations.functions import EXP2_COEFFICIENTS
 from gte_np.reference.erf import ERF_COEFFICIENTS, ERF_LIMIT
 from scripts.fit_polynomials import fit_erf, fit_exp2, literals, main
 

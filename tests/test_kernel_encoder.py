@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,14 @@ import pytest
 
 from gte_np import BertModel, EmbeddingModel, TokenBatch
 from gte_np.architectures.config import BertConfig, read_config
-from gte_np.architectures.weights import BertWeights, read_weights
+from gte_np.architectures.tensors import WORDS
+from gte_np.architectures.weights import BertWeights, Tensor, read_weights, stored_precision
+from gte_np.formats import FORMATS, FormattedMatrix, WeightFormat, choose_format
+from gte_np.formats.float_formats import FLOAT32
+from gte_np.formats.stored_tensor import FLOAT_DTYPES, NUMPY_DTYPES, StoredTensor
 from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
-from gte_np.kernels.runtime.packed_weights import PANEL, PackedWeights, padded
+from gte_np.kernels.runtime.packed_weights import PackedNorm, PackedWeights
+from gte_np.kernels.targets import Target
 from gte_np.reference import ReferenceEncoder
 from tests.checkpoints import random_tensors, save_safetensors, to_stored, write_config, write_weights
 from tests.compiled import same_bits
@@ -44,25 +48,28 @@ def write_shape(folder: Path, shape: tuple[int, int, int], dtype: str = "float32
 
 # --- packed weights -----------------------------------------------------------------------------------------------
 
-PACKED_SHAPES = [(52, 2, 40), (64, 2, 96)]  # head sizes 26 and 32
+PACKED_SHAPES = [(52, 2, 40), (64, 2, 96), (128, 2, 41)]  # head sizes 26, 32 and 64
 
 
-def unpacked(packed: PackedWeights, layer: int, field: str) -> Any:
-    """A packed matrix, padded as it is: (out, in)."""
-    depth, width = packed.sizes.matrices[field]
-    start = int(packed.layers[f"{field}_weight"][layer])
-    panels = packed.matrices[start : start + depth * width].reshape(width // PANEL, depth, PANEL)
-    return panels.transpose(0, 2, 1).reshape(width, depth)
+def words_of(packed: PackedWeights, layer: int, name: str) -> Any:
+    """A packed matrix, padded as it is, in the dtype in which it is stored: (out, in)."""
+    linear, panel = packed.layers[layer].linears[name], packed.sizes.panel
+    _, width = packed.sizes.matrices[name]
+    panels = packed.matrices[linear.start : linear.start + linear.steps * width].reshape(-1, linear.steps, panel)
+    words = np.ascontiguousarray(panels.transpose(0, 2, 1)).reshape(width, linear.steps)
+    return words.view(NUMPY_DTYPES[packed.format.stored])
 
 
-def values_at(address: Any, count: int) -> Any:
-    """So many float32 values at an address."""
-    return np.array((ctypes.c_float * count).from_address(int(address)), np.float32)
+def constants_of(packed: PackedWeights, layer: int, name: str) -> Any:
+    """A packed matrix's constants, padded as they are: (constant rows, out)."""
+    linear = packed.layers[layer].linears[name]
+    return linear.constants.transpose(1, 0, 2).reshape(linear.constants.shape[1], len(linear.bias))
 
 
 def assert_holds(array: Any, expected: Any) -> None:
     """Fail unless the array is what is expected, padded with zeros."""
     inside = tuple(slice(size) for size in expected.shape)
+    assert array.dtype == expected.dtype
     assert np.array_equal(array[inside], expected)
     assert np.count_nonzero(array) == np.count_nonzero(expected)
 
@@ -70,88 +77,153 @@ def assert_holds(array: Any, expected: Any) -> None:
 def assert_packed(packed: PackedWeights, config: BertConfig, weights: BertWeights) -> None:
     """Fail unless all weights are where they belong, to the last bit, among zeros."""
     heads, size = config.num_attention_heads, config.hidden_size // config.num_attention_heads
-    width = padded(size)
+    width, rows = packed.sizes.head_width, packed.format.constant_rows(config.hidden_size)
 
-    def published(layer: int, name: str) -> Any:
-        tensor = weights.layers[layer][name]
-        return tensor.data if tensor.dtype == packed.kind else tensor.to_float32()
+    def published(name: str) -> tuple[Any, Any, Any]:
+        """The matrix, the constants and the bias of a linear layer."""
+        parts = packed.format.of(weights.layers[layer][f"{name}.weight"]).parts
+        bias = weights.layers[layer][f"{name}.bias"].to_float32()
+        return parts[""].data, packed.format.constants(parts), bias
 
-    for layer in range(config.num_hidden_layers):
-        inputs = unpacked(packed, layer, "qkv").reshape(3, heads, width, -1)
-        biases = values_at(packed.layers["qkv_bias"][layer], 3 * heads * width).reshape(3, heads, width)
+    for layer, packed_layer in enumerate(packed.layers):
+        inputs = words_of(packed, layer, "qkv").reshape(3, heads, width, -1)
+        constants = constants_of(packed, layer, "qkv").reshape(rows, 3, heads, width)
+        biases = packed_layer.linears["qkv"].bias.reshape(3, heads, width)
         for number, part in enumerate(("query", "key", "value")):
-            name = f"attention.self.{part}"
-            assert_holds(inputs[number], published(layer, f"{name}.weight").reshape(heads, size, -1))
-            assert_holds(biases[number], weights.layers[layer][f"{name}.bias"].to_float32().reshape(heads, size))
-        output = unpacked(packed, layer, "attention_output").reshape(-1, heads, width)
-        assert_holds(output, published(layer, "attention.output.dense.weight").reshape(-1, heads, size))
-        assert_holds(unpacked(packed, layer, "intermediate"), published(layer, "intermediate.dense.weight"))
-        assert_holds(unpacked(packed, layer, "output"), published(layer, "output.dense.weight"))
+            matrix, their_constants, bias = published(f"attention.self.{part}")
+            assert_holds(inputs[number], matrix.reshape(heads, size, -1))
+            assert_holds(constants[:, number], their_constants.reshape(rows, heads, size))
+            assert_holds(biases[number], bias.reshape(heads, size))
+        output = words_of(packed, layer, "attention_output").reshape(-1, heads, width)
+        assert_holds(output, published("attention.output.dense")[0].reshape(-1, heads, size))
+        for field, name in (("intermediate", "intermediate.dense"), ("output", "output.dense")):
+            assert_holds(words_of(packed, layer, field), published(name)[0])
         for field, name in (
-            ("attention_output_bias", "attention.output.dense.bias"),
-            ("attention_norm_weight", "attention.output.LayerNorm.weight"),
-            ("attention_norm_bias", "attention.output.LayerNorm.bias"),
-            ("intermediate_bias", "intermediate.dense.bias"),
-            ("output_bias", "output.dense.bias"),
-            ("output_norm_weight", "output.LayerNorm.weight"),
-            ("output_norm_bias", "output.LayerNorm.bias"),
+            ("attention_output", "attention.output.dense"),
+            ("intermediate", "intermediate.dense"),
+            ("output", "output.dense"),
         ):
-            expected = weights.layers[layer][name].to_float32()
-            assert_holds(values_at(packed.layers[field][layer], padded(len(expected))), expected)
+            assert_holds(constants_of(packed, layer, field), published(name)[1])
+            assert_holds(packed_layer.linears[field].bias, published(name)[2])
+        for field, name in (("attention_norm", "attention.output.LayerNorm"), ("output_norm", "output.LayerNorm")):
+            assert_norm_is_packed(packed_layer.norms[field], weights.layers[layer], name)
     assert_embeddings_are_packed(packed, weights)
+
+
+def assert_norm_is_packed(norm: PackedNorm, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Fail unless a layer norm is as published, padded with zeros."""
+    assert_holds(norm.weight, tensors[f"{name}.weight"].to_float32())
+    assert_holds(norm.bias, tensors[f"{name}.bias"].to_float32())
 
 
 def assert_embeddings_are_packed(packed: PackedWeights, weights: BertWeights) -> None:
     """Fail unless the tables and the first layer norm are as published, in padded rows."""
-    words = weights.embeddings["embeddings.word_embeddings.weight"].data
-    table = (ctypes.c_char * words.nbytes).from_address(int(packed.plan["word_table"][0]))
-    assert bytes(table) == words.tobytes()
-    for field, name in (
-        ("token_type_table", "token_type_embeddings.weight"),
-        ("position_table", "position_embeddings.weight"),
-        ("embedding_norm_weight", "LayerNorm.weight"),
-        ("embedding_norm_bias", "LayerNorm.bias"),
-    ):
-        expected = np.atleast_2d(weights.embeddings[f"embeddings.{name}"].to_float32())
-        rows, width = len(expected), padded(expected.shape[1])
-        assert_holds(values_at(packed.plan[field][0], rows * width).reshape(rows, width), expected)
+    assert_same_tensor(packed.words, packed.format.of(weights.embeddings[WORDS]))
+    for table, name in ((packed.token_types, "token_type_embeddings"), (packed.positions, "position_embeddings")):
+        assert_holds(table, weights.embeddings[f"embeddings.{name}.weight"].to_float32())
+    assert_norm_is_packed(packed.embedding_norm, weights.embeddings, "embeddings.LayerNorm")
+
+
+def assert_same_tensor(tensor: Any, expected: Any) -> None:
+    """Fail unless two arrays, or the parts of two matrices, are the same to the last bit."""
+    if isinstance(expected, FormattedMatrix):
+        assert tensor.format is expected.format
+        assert tensor.parts.keys() == expected.parts.keys()
+        for suffix, part in expected.parts.items():
+            assert tensor.parts[suffix].dtype == part.dtype
+            assert same_bits(tensor.parts[suffix].data, part.data)
+    else:
+        assert same_bits(tensor, expected)
+
+
+def packed_for(
+    config: BertConfig, weights: BertWeights, weight_format: WeightFormat, target: Target
+) -> PackedWeights:
+    """The weights, packed by two threads."""
+    packed = PackedWeights(config, weights, weight_format, target)
+    packed.pack(weights, threads=2)
+    return packed
+
+
+def format_for(dtype: str, weights: BertWeights) -> WeightFormat:
+    """The format that a model of a dtype has."""
+    return choose_format(dtype, stored_precision(weights))
 
 
 @pytest.mark.parametrize("shape", PACKED_SHAPES)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_weights_are_packed_in_the_precision_of_the_checkpoint(
-    shape: tuple[int, int, int], dtype: str, tmp_path: Path
+    shape: tuple[int, int, int], dtype: str, target_of_width: Target, tmp_path: Path
 ) -> None:
     config, weights = loaded(write_shape(tmp_path, shape, dtype))
-    packed = PackedWeights(config, weights, "float32", threads=2)
-    assert packed.kind == dtype
+    packed = packed_for(config, weights, format_for("float32", weights), target_of_width)
+    assert packed.format.stored == dtype
+    assert packed.format.dtype == "float32"
     assert_packed(packed, config, weights)
 
 
 @pytest.mark.parametrize("shape", PACKED_SHAPES)
-def test_weights_of_several_precisions_are_packed_in_float32(shape: tuple[int, int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_weights_are_packed_in_fewer_bits(
+    shape: tuple[int, int, int], stored: str, dtype: str, target_of_width: Target, tmp_path: Path
+) -> None:
+    config, weights = loaded(write_shape(tmp_path, shape, stored))
+    packed = packed_for(config, weights, format_for(dtype, weights), target_of_width)
+    assert packed.format.dtype == dtype
+    assert_packed(packed, config, weights)
+
+
+@pytest.mark.parametrize("shape", PACKED_SHAPES)
+def test_weights_of_several_precisions_are_packed_in_float32(
+    shape: tuple[int, int, int], target_of_width: Target, tmp_path: Path
+) -> None:
     write_shape(tmp_path, shape)
     tensors = random_tensors(tmp_path)
     kinds = ("float16", "bfloat16", "float32")
     mixed = {name: to_stored(tensors[name].data, kinds[number % 3]) for number, name in enumerate(tensors)}
     save_safetensors(tmp_path / "model.safetensors", mixed)
     config, weights = loaded(tmp_path)
-    packed = PackedWeights(config, weights, "float32", threads=1)
-    assert packed.kind == "float32"
+    packed = packed_for(config, weights, format_for("float32", weights), target_of_width)
+    assert packed.format is FLOAT32
     assert_packed(packed, config, weights)
 
 
-def test_weights_that_lie_by_columns_are_packed_too(tmp_path: Path) -> None:
+def by_columns(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with their columns one behind the other in memory."""
+    return {
+        name: StoredTensor(tensor.dtype, np.asfortranarray(tensor.data))
+        for name, tensor in tensors.items()
+        if isinstance(tensor, StoredTensor)
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_weights_that_lie_by_columns_are_packed_too(dtype: str, target_of_width: Target, tmp_path: Path) -> None:
     config, weights = loaded(write_shape(tmp_path, PACKED_SHAPES[0], "float16"))
-    by_columns = replace(
+    turned = replace(
         weights,
-        embeddings={name: replace(t, data=np.asfortranarray(t.data)) for name, t in weights.embeddings.items()},
-        layers=tuple(
-            {name: replace(tensor, data=np.asfortranarray(tensor.data)) for name, tensor in layer.items()}
-            for layer in weights.layers
-        ),
+        embeddings=by_columns(weights.embeddings),
+        layers=tuple(by_columns(layer) for layer in weights.layers),
     )
-    assert_packed(PackedWeights(config, by_columns, "float32", threads=2), config, weights)
+    packed = packed_for(config, turned, format_for(dtype, weights), target_of_width)
+    assert_packed(packed, config, weights)
+
+
+@pytest.mark.parametrize("shape", PACKED_SHAPES)
+@pytest.mark.parametrize("weight_format", FORMATS, ids=lambda weight_format: weight_format.name)
+def test_unpacked_weights_are_the_published_ones(
+    shape: tuple[int, int, int], weight_format: WeightFormat, target_of_width: Target, tmp_path: Path
+) -> None:
+    stored = weight_format.stored if weight_format.stored in FLOAT_DTYPES else "float32"
+    config, weights = loaded(write_shape(tmp_path, shape, stored))
+    packed = packed_for(config, weights, weight_format, target_of_width)
+    for layer, tensors in enumerate(weights.layers):
+        unpacked = packed.unpacked(layer)
+        assert unpacked.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            expected = weight_format.of(tensor) if len(tensor.shape) == 2 else tensor.to_float32()
+            assert_same_tensor(unpacked[name], expected)
 
 
 # --- against the reference ----------------------------------------------------------------------------------------

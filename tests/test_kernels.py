@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numba import types
 
 from gte_np.formats import WeightFormat, choose_format
 from gte_np.formats.float_formats import FLOAT32
 from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.kernels.language.memory import load, offset, store
-from gte_np.kernels.language.types import LANES, Pointer, panel_pointer, pointer_to
+from gte_np.kernels.language.types import LANES, Pointer, panel_pointer
 from gte_np.kernels.operations.attention import Head, attend
 from gte_np.kernels.operations.functions import EXP2_HIGHEST, EXP2_LOWEST, erf, exp2, gelu
 from gte_np.kernels.operations.layer_norm import Norm, add_embeddings, add_row, normalize_row
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, linear_panel
-from gte_np.kernels.operations.pack import pack
+from gte_np.kernels.operations.records import LAYOUT
+from gte_np.kernels.runtime.compile import entries
 from gte_np.kernels.runtime.packed_weights import Sizes, padded
 from gte_np.kernels.runtime.workspace import attention_scratch, scratch_size
 from gte_np.kernels.targets import TARGETS, Target
@@ -122,23 +122,18 @@ def test_gelu_within_3e_7_of_x(target_of_width: Target) -> None:
 # --- weights in memory --------------------------------------------------------------------------------------------
 
 
-def _pack(
-    source: Pointer, stride: int, outputs: int, steps: int, panels: Pointer, panel_size: int, width: int
-) -> None:
-    pack(source, stride, outputs, steps, panels, panel_size, width)
-
-
-@pytest.mark.parametrize("word", [types.int32, types.int16])
-def test_words_are_packed_in_panels_and_nothing_else_is_written(word: types.Type, target: Target) -> None:
-    run = compiled(_pack, pointer_to(word), *[INTEGER] * 3, pointer_to(word), *[INTEGER] * 2, target=target)
-    panel, kind = target.panel, np.dtype(word.name)
+@pytest.mark.parametrize("word", [np.int32, np.int16])
+def test_words_are_packed_in_panels_and_nothing_else_is_written(word: type[Any], target: Target) -> None:
+    panel, kind = target.panel, np.dtype(word)
+    pack, arguments = entries(target)[f"pack_{kind.itemsize}_bytes"]
+    run = compiled(pack, *arguments, target=target)
     sizes = (1, 3, LANES - 1, LANES, LANES + 1, panel, panel + 5, 2 * panel + LANES)
     for outputs, steps in [(outputs, steps) for outputs in sizes for steps in sizes]:
         source = np.arange(1, 1 + (outputs + 1) * (steps + 2), dtype=kind).reshape(outputs + 1, steps + 2)
         expected = np.zeros((padded(outputs, panel), steps + 1), kind)  # with room behind each panel
         expected[:outputs, :steps] = source[:outputs, :steps]
         panels = np.zeros((padded(outputs, panel) // panel, steps + 1, panel), kind)
-        run(source, steps + 2, outputs, steps, panels, panels[0].size, panel)
+        run(source, panels, np.array([(outputs, steps, steps + 2, panels[0].size, panel)], LAYOUT))
         assert np.array_equal(panels.transpose(0, 2, 1).reshape(expected.shape), expected)
 
 

@@ -16,7 +16,7 @@ from gte_np.formats.int8 import FACTORS, INT8, SCALE, quantize_tokens
 from gte_np.kernels.language.types import LANES, Pointer, panel_pointer
 from gte_np.kernels.operations.activations import write_operand
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, linear_panel
-from gte_np.kernels.runtime.compile import ENTRIES
+from gte_np.kernels.runtime.compile import entries
 from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.arm import NEON, NEON_DOTPROD
 from gte_np.kernels.targets.dot_products import (
@@ -273,7 +273,7 @@ def test_all_dot_products_of_int8_give_the_same_bits(name: str) -> None:
 
 @pytest.mark.parametrize(("target_of_arm", "has_it"), [(NEON_DOTPROD, True), (NEON, False)])
 def test_arm_gets_its_instruction(target_of_arm: Target, has_it: bool) -> None:
-    text = assembly(ENTRIES["encode_int8"](target_of_arm), target_of_arm)
+    text = assembly(entries(target_of_arm)["encode_int8"], target_of_arm)
     # In the loop for each number of rows, one for each register of a row.
     in_loops = sum(range(target_of_arm.tile_rows + 1)) * LANES // target_of_arm.vector_width
     count = text.count("\tsdot\t")
