@@ -10,12 +10,9 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from gte_np.kernels.arithmetic import arithmetic_of
-from gte_np.kernels.processor import processor
-from gte_np.kernels.simd import LANES, MATRIX_TYPES, Pointer, float32, fma, kernel, load, offset, pointer_to, store
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -23,18 +20,26 @@ from numpy.typing import NDArray
 
 from benchmarks.compare import RESULTS, environment
 from benchmarks.models import SHAPES
-from gte_np.kernels import attention, layer_norm, layers
-from gte_np.kernels.operations.matmul import PANEL, Linear, Matrix, Operand, linear_panel, matrix_at
+from gte_np.formats import WeightFormat
+from gte_np.formats.bfloat16 import BFLOAT16
+from gte_np.formats.float_formats import FLOAT16, FLOAT32
+from gte_np.formats.int8 import INT8
+from gte_np.kernels.language.emitter import Emitter
+from gte_np.kernels.language.memory import load, offset, panel_width, store
+from gte_np.kernels.language.types import LANES, Pointer, float32, kernel, panel_pointer, pointer_to
+from gte_np.kernels.language.vectors import fma
+from gte_np.kernels.operations import attention, layer_norm, program
+from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, linear_panel, matrix_at
 from gte_np.kernels.runtime.compile import Entry, compile_entry
 from gte_np.kernels.runtime.object_code import load_function
 from gte_np.kernels.runtime.workspace import stride_of
+from gte_np.kernels.targets.host import host_target
 
 FLOATS = pointer_to(float32)
-HALVES = pointer_to(MATRIX_TYPES["float16"])
 SIZE = types.int64
 
 ROWS = (12, 32, 128, 480)
-WORDS = {"bfloat16x2": 2, "int8x4": 4}  # and the values of a word
+WORDS = {"bfloat16x2": BFLOAT16, "int8x4": INT8}  # formats of several values a word
 SHAPES_OF_PRODUCTS = sorted(
     {(d, w) for d, _, _, f, *_ in SHAPES.values() for d, w in ((d, 3 * d), (d, d), (d, f), (f, d))}
 )
@@ -53,51 +58,62 @@ def multiply_adds(values: Pointer, count: int) -> None:
 
 
 @intrinsic
-def dot_products(typing: Any, matrices: Any, count: Any) -> Any:
-    """`count` times CHAINS steps of the arithmetic for some weights, all in registers."""
+def dot_products(typing: Any, weights: Any, count: Any) -> Any:
+    """`count` times CHAINS steps of the product with packed weights, all in registers."""
+    panel = weights.dtype
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         pointer, steps = arguments
-        kind = arithmetic_of(matrices.dtype)
-        weights = kind.weights(builder, pointer)
-        value = kind.value(builder, builder.bitcast(builder.load(pointer), ir.FloatType()))
+        emit, step = Emitter(builder, panel.target), panel.format.step(panel.target)
+        x, weight = step.load_x(emit, pointer), step.load_weights(emit, _Registers(pointer), ir.IntType(64)(0), 0)
+        zero = emit.words(0) if panel.format is INT8 else emit.floats(0.0)
         before, loop = builder.block, builder.append_basic_block("loop")
         builder.branch(loop)
         builder.position_at_end(loop)
-        step, sums = builder.phi(steps.type), [builder.phi(kind.sums) for _ in range(CHAINS)]
-        step.add_incoming(steps, before)
-        step.add_incoming(builder.sub(step, steps.type(1)), loop)
-        nexts = [kind.add(builder, value, weights, total) for total in sums]
+        left, sums = builder.phi(steps.type), [builder.phi(zero.type) for _ in range(CHAINS)]
+        left.add_incoming(steps, before)
+        left.add_incoming(builder.sub(left, steps.type(1)), loop)
+        nexts = [step.multiply_add(emit, x, weight, total) for total in sums]
         for total, following in zip(sums, nexts, strict=True):
-            total.add_incoming(ir.Constant(kind.sums, None), before)
+            total.add_incoming(zero, before)
             total.add_incoming(following, loop)
         after = builder.append_basic_block("after")
-        builder.cbranch(builder.icmp_signed(">", step, steps.type(1)), loop, after)
+        builder.cbranch(builder.icmp_signed(">", left, steps.type(1)), loop, after)
         builder.position_at_end(after)
         for number, total in enumerate(nexts):
-            place = builder.gep(pointer, [ir.IntType(64)(number * LANES)])
-            builder.store(total, builder.bitcast(place, kind.sums.as_pointer()), align=4)
+            place = builder.bitcast(emit.at(pointer, number * LANES), zero.type.as_pointer())
+            builder.store(total, place, align=4)
         return context.get_dummy_value()
 
-    return types.void(matrices, types.int64), codegen
+    return types.void(weights, types.int64), codegen
 
 
-def chains(matrices: Pointer, count: int) -> None:
+class _Registers(NamedTuple):
+    """A panel of one step, whose weights are loaded once."""
+
+    weight: ir.Value
+
+    def weight_at(self, emit: Emitter, step: ir.Value, first: int) -> ir.Value:
+        """The pointer to the weights."""
+        return self.weight
+
+
+def chains(weights: Pointer, count: int) -> None:
     """`dot_products`, for Python to call."""
-    dot_products(matrices, count)
+    dot_products(weights, count)
 
 
 def linear_of_words(
-    rows: int, x: Pointer, stride: int, factors: Pointer, weights: Pointer, steps: int, scales: Pointer,
+    rows: int, x: Pointer, stride: int, factors: Pointer, weights: Pointer, steps: int, constants: Pointer,
     out: Pointer, panels: int,
 ) -> None:  # fmt: skip
-    """A linear layer with packed weights."""
-    out_stride = panels * PANEL + 16
+    """A linear layer with packed weights, all of whose panels have the same constants."""
+    width = panel_width(weights)
+    operand, out_stride = Operand(Matrix(x, stride), factors), panels * width + 16
     for panel in range(panels):
-        weight = offset(weights, panel * PANEL * steps)
-        linear = Linear(weight, scales, scales, steps, 1)
-        operand = Operand(Matrix(x, stride), factors)
-        linear_panel(rows, operand, linear, Matrix(offset(out, panel * PANEL), out_stride), out)
+        weight = offset(weights, panel * width * steps)
+        linear = Linear(weight, constants, constants, 0, steps)
+        linear_panel(rows, operand, linear, Matrix(offset(out, panel * width), out_stride), out)
 
 
 def read_memory(values: Pointer, count: int) -> None:
@@ -115,35 +131,37 @@ def read_memory(values: Pointer, count: int) -> None:
 def _linear(
     rows: int, x: Matrix, weights: Pointer, depth: int, bias: Pointer, out: Matrix, panels: int, scratch: Pointer
 ) -> None:
+    width = panel_width(weights)
     for panel in range(panels):
-        weight = offset(weights, panel * PANEL * depth)
-        linear = Linear(weight, offset(bias, panel * PANEL), bias, depth, 1)
-        linear_panel(rows, Operand(x, bias), linear, matrix_at(out, 0, panel * PANEL), scratch)
+        linear = Linear(offset(weights, panel * width * depth), offset(bias, panel * width), bias, 0, depth)
+        linear_panel(rows, Operand(x, bias), linear, matrix_at(out, 0, panel * width), scratch)
 
 
 def linear(
     rows: int, x: Pointer, x_stride: int, weights: Pointer, depth: int, out: Pointer, panels: int, scratch: Pointer
 ) -> None:
     """A linear layer with float16 weights; its bias is what lies at the beginning of `out`."""
-    out_stride = panels * PANEL + 16
+    out_stride = panels * panel_width(weights) + 16
     _linear(
         rows, Matrix(x, x_stride), weights, depth, out, Matrix(offset(out, out_stride), out_stride), panels, scratch
     )
 
 
-def attend(tokens: int, heads: int, size: int, qkv: Pointer, stride: int, out: Pointer, scratch: Pointer) -> None:
-    """Attention of all heads in one text."""
-    for head in range(heads):
-        query = Matrix(offset(qkv, head * size), stride)
+def attend(
+    weights: Pointer, tokens: int, heads: int, size: int, qkv: Pointer, stride: int, out: Pointer, scratch: Pointer
+) -> None:
+    """Attention of all heads in one text; `weights` tell the target."""
+    for number in range(heads):
+        query = Matrix(offset(qkv, number * size), stride)
         key, value = matrix_at(query, 0, heads * size), matrix_at(query, 0, 2 * heads * size)
-        context = Matrix(offset(out, head * size), heads * size + 16)
-        attention.attend(tokens, query, tokens, key, value, size, size, context, scratch)
+        context = Matrix(offset(out, number * size), heads * size + 16)
+        attention.attend(weights, attention.Head(tokens, tokens, query, key, value, context, size, size), scratch)
 
 
-def gelu(rows: int, x: Pointer, width: int) -> None:
-    """Gelu of rows without holes."""
-    for panel in range(0, width, PANEL):
-        layers.gelu_panel(rows, Matrix(offset(x, panel), width))
+def gelu(rows: int, x: Pointer, width: int, panel: int) -> None:
+    """Gelu of rows without holes, a panel after the other."""
+    for column in range(0, width, panel):
+        program.gelu_block(rows, Matrix(offset(x, column), width), panel)
 
 
 def softmax(rows: int, x: Pointer, width: int) -> None:
@@ -154,15 +172,16 @@ def softmax(rows: int, x: Pointer, width: int) -> None:
 
 def normalize(rows: int, x: Pointer, width: int, added: Pointer, weight: Pointer) -> None:
     """Residual and layer norm of rows without holes."""
-    layer_norm.add_and_normalize(
-        rows, Matrix(x, width), Matrix(added, width), width, weight, weight, np.float32(1e-12)
-    )
+    norm = layer_norm.Norm(weight, weight, width, np.float32(1e-12))
+    for index in range(rows):
+        row = offset(x, index * width)
+        layer_norm.normalize_row(row, layer_norm.add_row(row, offset(added, index * width), width), norm)
 
 
 def compiled(function: Callable[..., None], *arguments: Any) -> Callable[..., float]:
     """The median seconds of a call of the compiled function; arrays are given by their addresses."""
     name = function.__name__
-    call = load_function(compile_entry(name, Entry(function, arguments), processor()), name, len(arguments))
+    call = load_function(compile_entry(name, Entry(function, arguments), host_target()), name, len(arguments))
 
     def seconds(*values: Any) -> float:
         raw = [value.ctypes.data if isinstance(value, np.ndarray) else value for value in values]
@@ -174,6 +193,11 @@ def compiled(function: Callable[..., None], *arguments: Any) -> Callable[..., fl
         return statistics.median(times)
 
     return seconds
+
+
+def weights_in(weight_format: WeightFormat) -> types.Type:
+    """The type of a pointer to packed weights of this processor's target."""
+    return panel_pointer(weight_format, host_target())
 
 
 def random(*shape: int) -> NDArray[np.float32]:
@@ -190,7 +214,7 @@ def main() -> None:
     bandwidth = large.nbytes / compiled(read_memory, FLOATS, SIZE)(large, large.size) / 1e9
     print(f"limit {peak:.1f} GF/s, memory {bandwidth:.1f} GB/s")
     products = matrix_products(peak)
-    fewer_bits = {kind: products_of_words(kind, values) for kind, values in WORDS.items()}
+    fewer_bits = {kind: products_of_words(kind, weight_format) for kind, weight_format in WORDS.items()}
     others = attentions(peak) | elementwise()
     results = {
         "environment": environment(threads=1),
@@ -206,23 +230,23 @@ def main() -> None:
 
 def matrix_products(peak: float) -> list[dict[str, Any]]:
     """GF/s of every linear layer of the models."""
-    run = compiled(linear, SIZE, FLOATS, SIZE, HALVES, SIZE, FLOATS, SIZE, FLOATS)
-    found = []
+    run = compiled(linear, SIZE, FLOATS, SIZE, weights_in(FLOAT16), SIZE, FLOATS, SIZE, FLOATS)
+    found, panel = [], host_target().panel
     for depth, width in SHAPES_OF_PRODUCTS:
         weights = random(width * depth).astype(np.float16)
         for rows in ROWS:
             x, out = random(rows, stride_of(depth)), random(rows + 1, stride_of(width))
-            scratch = random(depth * PANEL)
-            seconds = run(rows, x, stride_of(depth), weights, depth, out, width // PANEL, scratch)
+            scratch = random(depth * panel)
+            seconds = run(rows, x, stride_of(depth), weights, depth, out, width // panel, scratch)
             gflops = 2 * rows * depth * width / seconds / 1e9
             found.append({"rows": rows, "depth": depth, "width": width, "gflops": gflops, "of_limit": gflops / peak})
             print(f"({rows} x {depth}) @ ({depth} x {width}): {gflops:.1f} GF/s, {gflops / peak:.1%}", flush=True)
     return found
 
 
-def products_of_words(kind: str, values: int) -> dict[str, Any]:
+def products_of_words(kind: str, weight_format: WeightFormat) -> dict[str, Any]:
     """The limit of the processor's dot products, and how much of it linear layers reach: Gop/s."""
-    matrices = pointer_to(MATRIX_TYPES[kind])
+    matrices, values, panel = weights_in(weight_format), weight_format.values_of_word, host_target().panel
     count = 1_000_000
     limit = compiled(chains, matrices, SIZE)
     operations = 2 * count * CHAINS * LANES * values
@@ -231,13 +255,13 @@ def products_of_words(kind: str, values: int) -> dict[str, Any]:
     run = compiled(linear_of_words, SIZE, FLOATS, SIZE, FLOATS, matrices, SIZE, FLOATS, FLOATS, SIZE)
     found = []
     for depth, width in SHAPES_OF_PRODUCTS:
-        steps = depth // values
-        weights, scales = random(width * steps), np.ones(2 * PANEL, np.float32)
+        steps = weight_format.steps(depth)
+        weights, constants = random(width * steps), np.ones(2 * panel, np.float32)
         for rows in ROWS:
             x, out, factors = random(rows, stride_of(steps)), random(rows + 1, stride_of(width)), random(rows, 4)
             factors[:, 3] = 7  # the place of an outlier
-            panels = width // PANEL
-            seconds = run(rows, x, stride_of(steps), factors, weights, steps, scales, out, panels)
+            panels = width // panel
+            seconds = run(rows, x, stride_of(steps), factors, weights, steps, constants, out, panels)
             speed = 2 * rows * depth * width / seconds / 1e9
             found.append({"rows": rows, "depth": depth, "width": width, "gops": speed, "of_limit": speed / peak})
             print(
@@ -248,13 +272,13 @@ def products_of_words(kind: str, values: int) -> dict[str, Any]:
 
 def attentions(peak: float) -> dict[str, float]:
     """Attention of a text: the share of the limit that its two products reach, softmax and copies included."""
-    run = compiled(attend, SIZE, SIZE, SIZE, FLOATS, SIZE, FLOATS, FLOATS)
+    run = compiled(attend, weights_in(FLOAT32), SIZE, SIZE, SIZE, FLOATS, SIZE, FLOATS, FLOATS)
     found = {}
     for tokens in (12, 50, 128, 512):
         for heads, size in ((12, 32), (12, 64), (16, 64)):
             width = heads * size
             qkv, out = random(tokens + 2 * LANES, stride_of(3 * width)), random(tokens, stride_of(width))
-            seconds = run(tokens, heads, size, qkv, stride_of(3 * width), out, random(1 << 18))
+            seconds = run(0, tokens, heads, size, qkv, stride_of(3 * width), out, random(1 << 18))
             share = 4 * tokens * tokens * width / seconds / 1e9 / peak
             found[f"attention, {tokens} tokens, {heads} heads of {size}, share of limit"] = share
             print(f"attention, {tokens} tokens, {heads} heads of {size}: {share:.1%}", flush=True)
@@ -266,7 +290,7 @@ def elementwise() -> dict[str, float]:
     rows, width = 128, 384
     x, other, weight = random(rows, width), random(rows, width), np.ones(width, np.float32)
     seconds = {
-        "gelu": compiled(gelu, SIZE, FLOATS, SIZE)(rows, x, width),
+        "gelu": compiled(gelu, SIZE, FLOATS, SIZE, SIZE)(rows, x, width, host_target().panel),
         "softmax": compiled(softmax, SIZE, FLOATS, SIZE)(rows, x, width),
         "residual and layer norm": compiled(normalize, SIZE, FLOATS, SIZE, FLOATS, FLOATS)(
             rows, x, width, other, weight

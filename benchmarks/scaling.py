@@ -18,14 +18,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from gte_np.kernels.processor import LANES, processor
 
 from benchmarks.compare import FOLDERS, RESULTS, environment
 from benchmarks.kernels import CHAINS, FLOATS, SIZE, multiply_adds, random
 from benchmarks.models import SHAPES
 from gte_np import EmbeddingModel, TokenBatch
+from gte_np.kernels.language.types import LANES
 from gte_np.kernels.runtime.compile import Entry, compile_entry
 from gte_np.kernels.runtime.object_code import load_function
+from gte_np.kernels.targets.host import host_target
 
 LENGTHS = (1, 7, 12, 13, 20, 32, 41, 64, 128, 256, 512)
 BATCHES = (1, 4, 16)
@@ -96,7 +97,7 @@ def limit(threads: int, count: int = 10_000_000) -> float:
 
 def _multiply_adds() -> Callable[..., Any]:
     if not _compiled:
-        code = compile_entry("multiply_adds", Entry(multiply_adds, (FLOATS, SIZE)), processor())
+        code = compile_entry("multiply_adds", Entry(multiply_adds, (FLOATS, SIZE)), host_target())
         _compiled.append(load_function(code, "multiply_adds", 2))
     return _compiled[0]
 
