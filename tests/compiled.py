@@ -13,14 +13,14 @@ from gte_np.kernels.language.types import pointer_to
 from gte_np.kernels.runtime.compile import Entry, compile_entry, optimized_module, target_machine
 from gte_np.kernels.runtime.object_code import load_function
 from gte_np.kernels.targets import TARGETS, Target
-from gte_np.kernels.targets.host import host_target, this_machine
+from gte_np.kernels.targets.host import host_features, host_target, this_machine
 
 FLOATS = pointer_to(types.float32)
 INTEGER = types.int64
 
 # The targets that this processor runs: its own, which has the name of one of the others, and those.
 RUNNABLE = {"host": host_target()} | {
-    target.name: target for target in TARGETS if target.runs_on(this_machine(), host_target().features)
+    target.name: target for target in TARGETS if target.runs_on(this_machine(), host_features())
 }
 # One for each width of vectors: enough for functions whose code depends on nothing else of a target.
 WIDTHS = {f"vectors of {target.vector_width}": target for target in reversed(RUNNABLE.values())}
