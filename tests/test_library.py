@@ -26,7 +26,6 @@ from gte_np.kernels.processor import processor
 from tests.programs import run_program
 
 TEXTS = ["That is a happy person", "中国的首都是哪里", "", *(f"number {number}" for number in range(40))]
-LOGGER = "gte_np.kernels"
 COMPILING = "compiling kernels for this processor, once: it takes about ten seconds ..."
 FUNCTIONS = ["pack_float32", "encode_float32"]  # of a float32 checkpoint
 PACKAGE = Path(library.__file__).resolve().parent.parent
@@ -230,7 +229,7 @@ def test_without_any_folder_one_warning_tells(
     monkeypatch.setattr(library, "cache_folders", lambda: [no_folder])
     load(small_folder)
     warning = "found no folder to keep compiled kernels in: the next process compiles them again."
-    assert [text for level, text in messages(caplog) if level >= logging.WARNING] == [warning]
+    assert messages(caplog) == [(logging.WARNING, COMPILING), (logging.WARNING, warning)]
 
 
 def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -556,10 +555,32 @@ def test_warmup_prints_the_files(cache: Path, compiled: list[str], capsys: pytes
 
 @pytest.mark.usefixtures("cache", "compiled")
 def test_the_first_compilation_is_told_of_once(small_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, LOGGER):
+    with caplog.at_level(logging.INFO):
         load(small_folder)
         library.compile_all()
-    assert messages(caplog) == [(logging.INFO, COMPILING)]
+    assert messages(caplog) == [(logging.WARNING, COMPILING)]
+
+
+COMPILE_OFTEN = """
+import sys
+from gte_np import EmbeddingModel
+from gte_np.kernels import entries, library
+
+code = {name: library._object_code(name) for name in entries.ENTRIES}
+entries.compile_entry = lambda name, *_: code[name]
+if sys.argv[2] == "cold":
+    library.cache_folders = list
+for _ in range(2):
+    EmbeddingModel(sys.argv[1], backend="numba").encode("happy")
+"""
+
+
+@pytest.mark.parametrize(("cache_is", "told"), [("cold", 1), ("warm", 0)])
+def test_who_has_set_up_no_logging_is_told_of_compiling(cache_is: str, told: int, small_folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE_OFTEN, str(small_folder), cache_is], capture_output=True, check=True, text=True
+    )
+    assert done.stderr.splitlines().count(COMPILING) == told
 
 
 @pytest.mark.usefixtures("cache")

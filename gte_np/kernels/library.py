@@ -176,7 +176,7 @@ def _compile(name: str) -> bytes:
 
 @cache  # once in a process
 def _tell_of_compiling() -> None:
-    logger.info("compiling kernels for this processor, once: it takes about ten seconds ...")
+    logger.warning("compiling kernels for this processor, once: it takes about ten seconds ...")
 
 
 @cache
