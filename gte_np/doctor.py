@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gte_np.errors import GteError
-from gte_np.kernels.library import cache_folders, check_numba
+from gte_np.kernels.library import cache_folders, check_numba, kept_files, why_passed_over
 from gte_np.kernels.threads import available_processors
 
 PACKAGES = ("gte_np", "numpy", "tokenizers", "safetensors", "huggingface_hub", "numba", "llvmlite")
@@ -38,6 +38,7 @@ def report() -> dict[str, str]:
         "processor": _processor(),
         "processors usable": str(available_processors()),
         "kernels": _kernels(),
+        "caches of kernels passed over": _passed_over(),
         "threads": f"{os.environ.get('OPENBLAS_NUM_THREADS', 'as many as processors')} in NumPy's BLAS",
         "numpy baseline and found features": _numpy_features(),
         "blas": _blas(),
@@ -69,11 +70,17 @@ def _kernels() -> str:
         from gte_np.kernels.processor import processor
     except (ImportError, GteError) as error:
         return f"none: {error}"
-    found = next((str(folder) for folder in cache_folders() if list(folder.glob("encode_*.o"))), "nowhere yet")
+    found = next((str(path.parent) for path in kept_files()), "nowhere yet")
     here = processor()
     names = {"bfloat16": here.has_dot_bfloat16, "int8": here.has_dot_int8 or here.has_signed_dot_int8}
     products = " and ".join(name for name, is_there in names.items() if is_there) or "neither bfloat16 nor int8"
     return f"{here.name}, vectors of {here.vector_width}, dot products of {products}, compiled in {found}"
+
+
+def _passed_over() -> str:
+    """Folders that compiled kernels could be in, and why they are not looked for there."""
+    reasons = ((folder, why_passed_over(folder)) for folder in cache_folders())
+    return "; ".join(f"{folder} ({why})" for folder, why in reasons if why) or "none"
 
 
 def _numpy_features() -> str:

@@ -24,6 +24,7 @@ from gte_np.cli import main
 from gte_np.kernels import entries, library
 from gte_np.kernels.processor import processor
 from tests.programs import run_program
+from tests.users import give_away
 
 TEXTS = ["That is a happy person", "中国的首都是哪里", "", *(f"number {number}" for number in range(40))]
 COMPILING = "compiling kernels for this processor, once: it takes about ten seconds ..."
@@ -195,16 +196,60 @@ def test_a_temporary_folder_of_someone_else_is_not_trusted(
     temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary.mkdir(mode=0o700)
-    user = os.getuid()
-    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    give_away(temporary, monkeypatch)
     expect_no_trust(temporary, tmp_path / "cache", monkeypatch)
+
+
+@POSIX
+@pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"])
+@pytest.mark.parametrize("depth", [0, 1])
+def test_a_chosen_folder_that_others_can_write_to_is_not_trusted(
+    variable: str, depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    shared = tmp_path / "shared"
+    chosen = shared / "deeper" if depth else shared
+    chosen.mkdir(parents=True)
+    shared.chmod(0o777)
+    monkeypatch.setenv(variable, str(chosen))
+    monkeypatch.setattr(sys, "platform", "linux")
+    [folder] = [folder for folder in library.cache_folders() if shared in folder.parents]
+    assert library.why_passed_over(folder) == f"others can write to {shared}"
+    before = list(shared.rglob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "cache_folders", lambda: [folder])
+        library._keep("pack_float32", b"code")
+    assert list(shared.rglob("*")) == before
+    folder.mkdir(parents=True)
+    expect_no_trust(folder, tmp_path / "cache", monkeypatch)
+
+
+def everybody_s(path: Path, _: pytest.MonkeyPatch) -> None:
+    path.chmod(0o666)
+
+
+@POSIX
+@pytest.mark.parametrize("spoil", [everybody_s, give_away])
+def test_a_file_that_others_could_have_written_is_replaced(
+    spoil: Any, cache: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = library._object_code("pack_float32")
+    path = cache / library._file_name("pack_float32")
+    path.write_bytes(hashlib.sha256(b"evil").digest() + b"evil")
+    assert library._object_code("pack_float32") == b"evil"  # the digest says only that it is whole
+    spoil(path, monkeypatch)
+    assert library._object_code("pack_float32") == code
+    assert compiled == ["pack_float32"] * 2
 
 
 def expect_no_trust(folder: Path, next_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file in the folder is not read, and none is written there."""
     monkeypatch.setattr(library, "cache_folders", lambda: [folder, next_folder])
+    assert library.why_passed_over(folder)
     path = folder / library._file_name("pack_float32")
     path.write_bytes(hashlib.sha256(b"evil").digest() + b"evil")
+    assert path not in library.kept_files()
     assert library._find("pack_float32") is None
     library._keep("pack_float32", b"good")
     assert path.read_bytes()[DIGEST_SIZE:] == b"evil"
@@ -311,6 +356,36 @@ def test_what_one_user_warms_up_others_can_read(cache: Path) -> None:
         os.umask(before)
     assert cache.stat().st_mode & 0o777 == 0o755
     assert (cache / library._file_name("pack_float32")).stat().st_mode & 0o777 == 0o644
+
+
+@POSIX
+def test_what_is_kept_under_any_umask_is_found(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "cache_folders", lambda: [cache / "deep" / "deeper"])
+    before = os.umask(0)
+    try:
+        library._keep("pack_float32", b"code")
+    finally:
+        os.umask(before)
+    assert library._find("pack_float32") is not None
+    assert cache.stat().st_mode & 0o777 == 0o755
+
+
+def test_old_files_are_forgotten(cache: Path) -> None:
+    """Only the oldest ones of this cache, and nothing else."""
+    cache.mkdir()
+    ours = [cache / f"encode_float32-{number:024x}.o" for number in range(80)]
+    ours += [cache / f"pack_float16-{0:024x}.o.{number:016x}" for number in range(3)]  # of processes that were killed
+    others = [cache / name for name in ("simd.cpython-311.pyc", "encode_float32-1.o", f"evil-{0:024x}.o")]
+    for age, path in enumerate([*ours, *others]):
+        path.touch()
+        os.utime(path, (1000 - age, 1000 - age))
+    folder = cache / f"encode_int8x4-{0:024x}.o"
+    folder.mkdir()
+    os.utime(folder, (0, 0))
+    library._keep("pack_float32", b"code")
+    newest = {cache / library._file_name("pack_float32"), *ours[: library._MOST_FILES - 1]}
+    assert set(cache.iterdir()) == {*newest, *others, folder}
+    assert library._find("pack_float32") is not None
 
 
 def without_caches(folder: str, names: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 The cache is this package's own, not Numba's: files of object code, whose names tell all that the code depends on, so
 a copied environment, a rebuilt container or another processor needs no care. A file that is damaged is compiled
-afresh.
+afresh, and so is one that somebody else could have written: see `trusted_files`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import logging
 import os
-import stat
+import re
 import sys
 import tempfile
 import threading
@@ -23,11 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from gte_np.errors import MissingDependencyError
+from gte_np.kernels import trusted_files
 
 logger = logging.getLogger("gte_np.kernels")
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _DIGEST_SIZE = hashlib.sha256().digest_size
+_FINGERPRINT_SIZE = 24  # characters
+# A file of the cache, of any version, and one that is being written.
+_FILE_NAME = re.compile(rf"(encode|pack)_\w+-[0-9a-f]{{{_FINGERPRINT_SIZE}}}\.o(\.[0-9a-f]{{16}})?")
+_MOST_FILES = 64  # of a folder: nine versions or processors, about 5 MB
 _lock = threading.RLock()
 _functions: dict[str, Callable[..., Any]] = {}
 
@@ -79,9 +84,26 @@ def cache_folders() -> list[Path]:
     """Where compiled functions are looked for, in this order; they are written to the first that can be written to.
 
     NUMBA_CACHE_DIR if it is set, the package's own folder, the user's folder for caches, the folder for temporary
-    files.
+    files. A folder that others could have written to is passed over.
     """
     return list(_cache_folders())
+
+
+def kept_files() -> list[Path]:
+    """The files of the cache that this process can use, in the order in which they are looked for."""
+    files = []
+    for folder in cache_folders():
+        if not why_passed_over(folder):
+            files += sorted(folder.glob(_file_name("*")))
+    return files
+
+
+def why_passed_over(folder: Path) -> str:
+    """Why nothing is read from or written to a folder of the cache; "" if it may be."""
+    try:
+        return trusted_files.distrust(folder)
+    except OSError as error:
+        return str(error)
 
 
 def _cache_folders() -> Iterator[Path]:
@@ -125,7 +147,7 @@ def _find(name: str) -> tuple[Path, bytes] | None:
     for folder in cache_folders():
         path = folder / _file_name(name)
         try:
-            content = path.read_bytes() if _is_ours(folder) else b""
+            content = b"" if trusted_files.distrust(folder) else trusted_files.read(path)
         except OSError:
             continue
         digest, code = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
@@ -135,35 +157,29 @@ def _find(name: str) -> tuple[Path, bytes] | None:
 
 
 def _keep(name: str, code: bytes) -> None:
-    """Write a file, in one step for all who look: other processes may do the same."""
     for folder in cache_folders():
         try:
-            if folder.parent == _temporary_folder():
-                folder.mkdir(mode=0o700, exist_ok=True)  # its user's alone
-            folder.mkdir(parents=True, exist_ok=True)
-            if _is_ours(folder):
-                _write(folder / _file_name(name), hashlib.sha256(code).digest() + code)
+            if _make(folder):
+                trusted_files.write(folder / _file_name(name), hashlib.sha256(code).digest() + code)
+                _forget_old_files(folder)
                 return
         except OSError:
             continue
     _tell_that_nothing_is_kept()
 
 
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+def _make(folder: Path) -> bool:
+    """Make a folder of the cache if it is missing and nobody else can write to it; return whether nobody can."""
+    if trusted_files.distrust(folder):
+        return False
+    is_temporary = folder.parent == _temporary_folder()
+    trusted_files.make_folder(folder, 0o700 if is_temporary else 0o755)  # the former is its user's alone
+    return not trusted_files.distrust(folder)
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether nobody else could have put code there: the folder for temporary files is everybody's."""
-    if folder.parent != _temporary_folder() or not hasattr(os, "getuid"):
-        return True
-    status = folder.lstat()
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+def _forget_old_files(folder: Path) -> None:
+    ours = [path for path in folder.iterdir() if _FILE_NAME.fullmatch(path.name)]
+    trusted_files.remove_oldest(ours, _MOST_FILES)
 
 
 def _compile(name: str) -> bytes:
@@ -199,7 +215,7 @@ def _fingerprint() -> str:
     digest = hashlib.sha256(f"{llvmlite.__version__} {_numba_version()} {processor()}".encode())
     for path in sorted([*(_PACKAGE / "kernels").glob("*.py"), _PACKAGE / "reference" / "feed_forward.py"]):
         digest.update(path.read_bytes())
-    return digest.hexdigest()[:24]
+    return digest.hexdigest()[:_FINGERPRINT_SIZE]
 
 
 def _numba_version() -> str:
