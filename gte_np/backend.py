@@ -8,8 +8,8 @@ from gte_np.arguments import check_choice
 from gte_np.checkpoint.config import BertConfig
 from gte_np.checkpoint.weights import BertWeights
 from gte_np.encoder import Encoder
-from gte_np.errors import MissingDependencyError
-from gte_np.kernels.library import check_numba
+from gte_np.errors import BackendError, MissingDependencyError
+from gte_np.kernels.library import check_numba, importing
 from gte_np.reference import ReferenceEncoder
 
 logger = logging.getLogger("gte_np")
@@ -29,10 +29,11 @@ def make_encoder(backend: str, config: BertConfig, weights: BertWeights, dtype: 
     if backend != "numpy":
         try:
             check_numba()
-            from gte_np.kernels.encoder import KernelEncoder
+            with importing():
+                from gte_np.kernels.encoder import KernelEncoder
 
             return KernelEncoder(config, weights, dtype, threads)
-        except MissingDependencyError as error:
+        except (BackendError, MissingDependencyError) as error:
             if backend == "numba":
                 raise
             logger.warning("%s The slower NumPy encoder is used.", error)

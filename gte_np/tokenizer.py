@@ -14,12 +14,14 @@ from gte_np.arguments import check_integer
 from gte_np.checkpoint.hub import resolve_model
 from gte_np.checkpoint.tokenizer_files import TokenizerFiles, build_word_piece, read_tokenizer_files
 from gte_np.errors import CheckpointError, InputError
+from gte_np.forks import ForkGuard
 from gte_np.text_pieces import PIECE_CHARACTERS, TextPieces
 from gte_np.token_batch import TokenArray, TokenBatch
 
 Texts = Sequence[str] | NDArray[np.str_]
 CHARACTERS_AT_ONCE = 1 << 18
 SPECIAL_COUNT = 2  # [CLS] before a text and [SEP] behind it
+_guard = ForkGuard("tokenizing texts")
 
 
 class Tokenizer:
@@ -158,7 +160,9 @@ class Tokenizer:
     def _tokenize_group(self, texts: list[str], most: int | None, count_all: bool) -> Iterator[tuple[list[int], int]]:
         """Token ids of each text, cut to `most`, and how many there were."""
         short = [text if len(text) <= PIECE_CHARACTERS else "" for text in texts]
-        for text, encoding in zip(texts, self._backend.encode_batch_fast(short), strict=True):
+        with _guard.no_fork():
+            encodings = self._backend.encode_batch_fast(short)
+        for text, encoding in zip(texts, encodings, strict=True):
             if len(text) > PIECE_CHARACTERS:
                 yield self._tokenize_long(text, most, count_all)
                 continue
@@ -172,7 +176,8 @@ class Tokenizer:
         first, last = self._special_ids["cls_token"], self._special_ids["sep_token"]
         kept, count = [first], SPECIAL_COUNT
         for piece in self._pieces.of(text):
-            ids = self._backend.encode(piece, add_special_tokens=False).ids
+            with _guard.no_fork():
+                ids = self._backend.encode(piece, add_special_tokens=False).ids
             kept += ids if most is None else ids[: most - 1 - len(kept)]
             count += len(ids)
             if most is not None and count > most and not count_all:
@@ -235,3 +240,16 @@ def check_ids_fit(tokenizer: Tokenizer, rows: int, folder: Path) -> None:
             f"{folder}: expected token ids below {rows}, the rows of the word embeddings, got a tokenizer "
             f"with ids up to {tokenizer.largest_id}. The tokenizer is of another model."
         )
+
+
+def _use_one_thread() -> None:
+    """In a forked process: the tokenizers library would wait for threads of its parent that are not here.
+
+    By itself it sees to that only if nobody has set the variable.
+    """
+    if _guard.was_used and "TOKENIZERS_PARALLELISM" in os.environ:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_one_thread)

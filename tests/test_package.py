@@ -41,6 +41,7 @@ def test_docstrings(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_exports() -> None:
     assert gte_np.__all__ == [
         "KNOWN_MODELS",
+        "BackendError",
         "BertConfig",
         "BertModel",
         "BertOutput",

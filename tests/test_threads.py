@@ -501,7 +501,7 @@ ended = threading.Event()
 
 def encode_on():
     while not ended.is_set():
-        model.bert.encode_batch(batch)  # the tokenizers library does not survive a fork
+        model.bert.encode_batch(batch)
 
 callers = [threading.Thread(target=encode_on) for _ in range(3)]
 for caller in callers:

@@ -22,7 +22,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gte_np.errors import MissingDependencyError
+from gte_np.errors import GteError, MissingDependencyError
+from gte_np.forks import ForkGuard
 from gte_np.kernels import trusted_files
 
 logger = logging.getLogger("gte_np.kernels")
@@ -33,7 +34,8 @@ _FINGERPRINT_SIZE = 24  # characters
 # A file of the cache, of any version, and one that is being written.
 _FILE_NAME = re.compile(rf"(encode|pack)_\w+-[0-9a-f]{{{_FINGERPRINT_SIZE}}}\.o(\.[0-9a-f]{{16}})?")
 _MOST_FILES = 64  # of a folder: nine versions or processors, about 5 MB
-_lock = threading.RLock()
+_guard = ForkGuard("compiling or loading kernels")
+_lock = threading.RLock()  # taken within _guard
 _functions: dict[str, Callable[..., Any]] = {}
 
 
@@ -45,38 +47,45 @@ def check_numba() -> None:
         )
     if find_spec("numba") is None or find_spec("llvmlite") is None:
         raise MissingDependencyError("backend 'numba': expected Numba, which is not installed: pip install numba.")
-    with _importing():
+    with importing():
         import llvmlite.binding  # noqa: F401  # it is a compiled library, which may not fit the system
 
 
 @contextmanager
-def _importing() -> Iterator[None]:
-    """Make one error of whatever an import of Numba or llvmlite raises that does not fit the other packages."""
+def importing() -> Iterator[None]:
+    """Make one error of whatever an import of Numba or llvmlite raises that does not fit the other packages.
+
+    A process forked in the middle of an import would wait for its end for ever: forks wait.
+    """
     try:
-        yield
+        with _guard.no_fork():
+            yield
+    except GteError:
+        raise
     except Exception as error:
         raise MissingDependencyError(f"backend 'numba': expected Numba, got: {error}.") from error
 
 
 def function(name: str, arguments: int) -> Callable[..., Any]:
     """The compiled function of this name, of so many arguments."""
-    with _lock:
-        if name not in _functions:
-            from gte_np.kernels.object_code import load_function
+    if name not in _functions:
+        with _guard.no_fork(), _lock:
+            if name not in _functions:  # another thread was faster
+                from gte_np.kernels.object_code import load_function
 
-            _functions[name] = load_function(_object_code(name), name, arguments)
-        return _functions[name]
+                _functions[name] = load_function(_object_code(name), name, arguments)
+    return _functions[name]
 
 
 def compile_all() -> list[Path]:
     """Compile what no cache has, for checkpoints of every precision, and return the files, old and new."""
-    with _importing():
+    with importing():
         from gte_np.kernels.entries import ENTRIES
 
-    with _lock:
-        for name in ENTRIES:
+    for name in ENTRIES:
+        with _guard.no_fork(), _lock:
             _object_code(name)
-        found = [_find(name) for name in ENTRIES]
+    found = [_find(name) for name in ENTRIES]
     return [path for path, _ in filter(None, found)]
 
 
@@ -184,7 +193,7 @@ def _forget_old_files(folder: Path) -> None:
 
 def _compile(name: str) -> bytes:
     _tell_of_compiling()
-    with _importing():
+    with importing():
         from gte_np.kernels.entries import ENTRIES, compile_entry
         from gte_np.kernels.processor import processor
     return compile_entry(name, ENTRIES[name], processor())
@@ -223,13 +232,3 @@ def _numba_version() -> str:
         return importlib.metadata.version("numba")
     except importlib.metadata.PackageNotFoundError:  # frozen into an application, say
         return "unknown"
-
-
-def _begin_anew() -> None:
-    """A forked process has none of its parent's threads, and so nobody who would free a lock that one of them has."""
-    global _lock
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
