@@ -24,7 +24,10 @@ def check_backend(backend: str) -> None:
 
 
 def make_encoder(backend: str, config: BertConfig, weights: BertWeights, dtype: str, threads: int | None) -> Encoder:
-    """Return an encoder of a backend, with linear layers in a dtype; errors as in `check_backend`."""
+    """Return an encoder of a backend, with linear layers in a dtype; errors as in `check_backend`.
+
+    Raises BackendError for "numba" if the kernels cannot be compiled or loaded; "auto" then takes NumPy.
+    """
     check_backend(backend)
     if backend != "numpy":
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gte_np.errors import GteError
-from gte_np.kernels.library import cache_folders, check_numba, kept_files, why_passed_over
+from gte_np.kernels.library import cache_folders, check_numba, importing, kept_files, why_passed_over
 from gte_np.kernels.threads import available_processors
 
 PACKAGES = ("gte_np", "numpy", "tokenizers", "safetensors", "huggingface_hub", "numba", "llvmlite")
@@ -67,11 +67,13 @@ def _kernels() -> str:
     """The processor as the kernels see it, and where compiled ones are kept."""
     try:
         check_numba()
-        from gte_np.kernels.processor import processor
-    except (ImportError, GteError) as error:
+        with importing():
+            from gte_np.kernels.processor import processor
+
+            here = processor()
+            found = next((str(path.parent) for path in kept_files()), "nowhere yet")
+    except GteError as error:
         return f"none: {error}"
-    found = next((str(path.parent) for path in kept_files()), "nowhere yet")
-    here = processor()
     names = {"bfloat16": here.has_dot_bfloat16, "int8": here.has_dot_int8 or here.has_signed_dot_int8}
     products = " and ".join(name for name, is_there in names.items() if is_there) or "neither bfloat16 nor int8"
     return f"{here.name}, vectors of {here.vector_width}, dot products of {products}, compiled in {found}"

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite
+import llvmlite.binding
 import numpy as np
 import pytest
 
-from gte_np import EmbeddingModel, GteError, MissingDependencyError
+from gte_np import BackendError, EmbeddingModel, GteError, MissingDependencyError
 from gte_np.cli import main
 from gte_np.kernels import entries, library
 from gte_np.kernels.processor import processor
@@ -518,7 +519,7 @@ def test_another_processor_counts(variable: str, value: str, monkeypatch: pytest
 
 def test_other_compilers_count(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [fingerprint()]
-    monkeypatch.setattr(library, "_numba_version", lambda: "0.0")
+    monkeypatch.setattr(library, "_version", lambda _: "0.0")
     found.append(fingerprint())
     monkeypatch.setattr(llvmlite, "__version__", "0.0")
     found.append(fingerprint())
@@ -614,6 +615,85 @@ def break_package(package: str, error: str, folder: Path, environment: dict[str,
     (folder / "broken" / package).mkdir(parents=True)
     (folder / "broken" / package / "__init__.py").write_text(f"raise {error}\n")
     environment["PYTHONPATH"] = os.pathsep.join([str(folder / "broken"), environment["PYTHONPATH"]])
+
+
+def fail_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_entry(*_: Any) -> bytes:
+        raise ValueError("no such instruction")
+
+    monkeypatch.setattr(entries, "compile_entry", compile_entry)
+
+
+def compile_by_another_llvmlite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(llvmlite.binding, "create_pass_builder")
+
+
+def compile_by_another_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.njit", lambda *_, **__: lambda function: object())
+
+
+def fail_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(llvmlite.binding, "create_mcjit_compiler")
+
+
+def know_no_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(llvmlite.binding, "get_host_cpu_name")
+    processor.cache_clear()
+    library._fingerprint.cache_clear()
+    library._file_name.cache_clear()
+
+
+FAILURES = [
+    (fail_to_compile, "ValueError: no such instruction"),
+    (compile_by_another_llvmlite, "AttributeError: .*create_pass_builder"),
+    (compile_by_another_numba, "AttributeError: .*overloads"),
+    (fail_to_load, "AttributeError: .*create_mcjit_compiler"),
+    (know_no_processor, "AttributeError: .*get_host_cpu_name"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), FAILURES)
+def test_a_compiler_that_fails(
+    spoil: Callable[[pytest.MonkeyPatch], None],
+    message: str,
+    cache: Path,
+    small_folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forget_functions(monkeypatch)
+    library._tell_of_compiling()  # nothing more is told of it
+    caplog.clear()
+    with monkeypatch.context() as patch:
+        spoil(patch)
+        model = EmbeddingModel(small_folder)
+        [(level, text)] = messages(caplog)
+        with pytest.raises(BackendError, match=message) as caught:
+            EmbeddingModel(small_folder, backend="numba")
+    processor.cache_clear()
+    assert isinstance(caught.value, GteError)
+    assert text == f"{caught.value} The slower NumPy encoder is used."
+    assert level == logging.WARNING
+    assert len(caplog.records) == 1
+    assert type(model.bert._encoder).__name__ == "ReferenceEncoder"
+    assert np.array_equal(model.encode(TEXTS), EmbeddingModel(small_folder, backend="numpy").encode(TEXTS))
+    assert library._object_code("pack_float32")  # the next one may succeed
+
+
+def test_the_command_with_a_compiler_that_fails(
+    elsewhere: dict[str, str], small_folder: Path, tmp_path: Path
+) -> None:
+    package = Path(elsewhere["PYTHONPATH"]) / "gte_np"
+    with (package / "kernels" / "entries.py").open("a") as file:
+        file.write("\n\nnumba = None\n")
+    status, told = command("embed", small_folder, environment=elsewhere, folder=tmp_path)
+    assert (status, told[0]) == (0, f"gte-np: {COMPILING}")
+    assert told[1].endswith("The slower NumPy encoder is used.")
+    assert len(told) == 2
+    for arguments in (["warmup"], ["embed", small_folder, "--backend", "numba"]):
+        status, told = command(*arguments, environment=elsewhere, folder=tmp_path)
+        assert (status, len(told)) == (2, 2)
+        assert told[1].startswith("gte-np: error: backend 'numba': expected kernels that Numba ")
 
 
 # --- warmup -----------------------------------------------------------------------------------------------------

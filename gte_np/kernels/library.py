@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gte_np.errors import GteError, MissingDependencyError
+from gte_np.errors import BackendError, GteError, MissingDependencyError
 from gte_np.forks import ForkGuard
 from gte_np.kernels import trusted_files
 
@@ -66,10 +66,26 @@ def importing() -> Iterator[None]:
         raise MissingDependencyError(f"backend 'numba': expected Numba, got: {error}.") from error
 
 
-def function(name: str, arguments: int) -> Callable[..., Any]:
-    """The compiled function of this name, of so many arguments."""
-    if name not in _functions:
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Compile or load in one thread at a time. Whatever goes wrong inside Numba and LLVM is one error."""
+    try:
         with _guard.no_fork(), _lock:
+            yield
+    except GteError:
+        raise
+    except Exception as error:
+        raise BackendError(
+            f"backend 'numba': expected kernels that Numba {_version('numba')} and llvmlite {_version('llvmlite')} "
+            f"compile and load, got {type(error).__name__}: {error}. Install the versions that gte_np asks for "
+            "(pip check names them), or use backend 'numpy'."
+        ) from error
+
+
+def function(name: str, arguments: int) -> Callable[..., Any]:
+    """The compiled function of this name, of so many arguments. Raises BackendError if it cannot be had."""
+    if name not in _functions:
+        with _compiling():
             if name not in _functions:  # another thread was faster
                 from gte_np.kernels.object_code import load_function
 
@@ -78,12 +94,15 @@ def function(name: str, arguments: int) -> Callable[..., Any]:
 
 
 def compile_all() -> list[Path]:
-    """Compile what no cache has, for checkpoints of every precision, and return the files, old and new."""
+    """Compile what no cache has, for checkpoints of every precision, and return the files, old and new.
+
+    Raises BackendError if something cannot be compiled, and MissingDependencyError if Numba cannot be imported.
+    """
     with importing():
         from gte_np.kernels.entries import ENTRIES
 
     for name in ENTRIES:
-        with _guard.no_fork(), _lock:
+        with _compiling():
             _object_code(name)
     found = [_find(name) for name in ENTRIES]
     return [path for path, _ in filter(None, found)]
@@ -221,14 +240,14 @@ def _fingerprint() -> str:
 
     from gte_np.kernels.processor import processor
 
-    digest = hashlib.sha256(f"{llvmlite.__version__} {_numba_version()} {processor()}".encode())
+    digest = hashlib.sha256(f"{llvmlite.__version__} {_version('numba')} {processor()}".encode())
     for path in sorted([*(_PACKAGE / "kernels").glob("*.py"), _PACKAGE / "reference" / "feed_forward.py"]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:_FINGERPRINT_SIZE]
 
 
-def _numba_version() -> str:
+def _version(package: str) -> str:
     try:
-        return importlib.metadata.version("numba")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # frozen into an application, say
         return "unknown"
