@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import compileall
 import hashlib
 import logging
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -503,6 +505,125 @@ def test_all_that_is_compiled_is_in_the_fingerprint() -> None:
         waiting += [Path(*name[1:]).with_suffix(".py") for name in names if path.parts[0] == "kernels"]
     assert Path("kernels", "simd.py") in seen
     assert seen <= set(SOURCES)
+
+
+# --- where there are no files of source ------------------------------------------------------------------------
+
+
+def to_bytecode(package: Path) -> None:
+    """Take a package's source away and leave its bytecode."""
+    assert compileall.compile_dir(package, quiet=1, legacy=True)
+    for path in package.rglob("*.py"):
+        path.unlink()
+
+
+def zipped(package: Path) -> Path:
+    """Put a package into an archive, and leave nothing else."""
+    archive = package.with_suffix(".zip")
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(package.rglob("*.py*")):
+            file.write(path, path.relative_to(package.parent))
+    shutil.rmtree(package)
+    return archive
+
+
+def zipped_bytecode(package: Path) -> Path:
+    """As py2exe, say, does it."""
+    to_bytecode(package)
+    return zipped(package)
+
+
+ENCODE = """
+import sys, gte_np
+import numpy as np
+
+model = gte_np.EmbeddingModel(sys.argv[1], backend="numba")
+np.save(sys.argv[2], model.encode(["happy person"]))
+print(gte_np.__file__)
+"""
+
+
+@pytest.mark.parametrize("pack", [zipped, zipped_bytecode])
+def test_in_an_archive(
+    pack: Callable[[Path], Path], small: EmbeddingModel, small_folder: Path, tmp_path: Path
+) -> None:
+    """Compiled the first time, and kept for the second."""
+    archive = pack(copy_package(tmp_path / "copy"))
+    environment = os.environ | {"PYTHONPATH": str(archive), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for number in range(2):
+        output = tmp_path / f"{number}.npy"
+        done = subprocess.run(
+            [sys.executable, "-c", ENCODE, str(small_folder), str(output)],
+            capture_output=True,
+            check=True,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+        )
+        assert done.stdout.startswith(str(archive))
+        assert done.stderr.splitlines() == [COMPILING] * (number == 0)
+        assert np.array_equal(np.load(output), small.encode(["happy person"]))
+    assert len(list((tmp_path / "cache" / "gte_np").iterdir())) == len(FUNCTIONS)
+
+
+def test_an_archive_of_the_source_has_its_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = fingerprint()
+    archive = zipped(copy_package(tmp_path))
+    monkeypatch.setattr(library, "_PACKAGE", archive / "gte_np")
+    assert fingerprint() == expected
+
+
+@pytest.mark.parametrize("pack", [lambda package: package.parent, zipped])
+def test_bytecode_counts(pack: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: set[str] = set()
+    for line in ("", "# another line\n", "another = 3\n"):
+        package = copy_package(tmp_path / str(len(found)))
+        with (package / "kernels" / "simd.py").open("a") as file:
+            file.write(line)
+        os.utime(package / "kernels" / "simd.py", (0, 0))
+        to_bytecode(package)
+        monkeypatch.setattr(library, "_PACKAGE", pack(package) / "gte_np")
+        found.add(fingerprint())
+    assert len(found) == 3
+
+
+def no_package(folder: Path) -> None:
+    shutil.rmtree(folder / "gte_np")
+
+
+def no_reference(folder: Path) -> None:
+    shutil.rmtree(folder / "gte_np" / "reference")
+
+
+def no_kernels(folder: Path) -> None:
+    shutil.rmtree(folder / "gte_np" / "kernels")
+
+
+@pytest.mark.parametrize("remove", [no_package, no_reference, no_kernels])
+def test_without_any_source_nothing_is_kept(
+    remove: Callable[[Path], None],
+    cache: Path,
+    small: EmbeddingModel,
+    small_folder: Path,
+    compiled: list[str],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is compiled in each process: nobody can tell whether what was kept is up to date."""
+    package = copy_package(tmp_path)
+    remove(tmp_path)
+    for cached in (library._fingerprint, library._file_name):
+        cached.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "_PACKAGE", package)
+        assert np.array_equal(load(small_folder), small.encode(TEXTS))
+        assert library.kept_files() == []
+        assert library.compile_all() == []
+    warning = "found no source of the kernels by which to keep them compiled: the next process compiles them again."
+    assert [text for _, text in messages(caplog)] == [COMPILING, warning]
+    assert compiled[: len(FUNCTIONS)] == FUNCTIONS
+    assert not cache.exists()
 
 
 @pytest.mark.parametrize(

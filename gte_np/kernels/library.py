@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import logging
 import os
+import pkgutil
 import re
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -119,10 +121,11 @@ def cache_folders() -> list[Path]:
 
 def kept_files() -> list[Path]:
     """The files of the cache that this process can use, in the order in which they are looked for."""
-    files = []
-    for folder in cache_folders():
-        if not why_passed_over(folder):
-            files += sorted(folder.glob(_file_name("*")))
+    files: list[Path] = []
+    with suppress(_NoCodeError):
+        for folder in cache_folders():
+            if not why_passed_over(folder):
+                files += sorted(folder.glob(_file_name("*")))
     return files
 
 
@@ -173,8 +176,8 @@ def _object_code(name: str) -> bytes:
 def _find(name: str) -> tuple[Path, bytes] | None:
     """The file of this function and the code in it, if there is one that is whole."""
     for folder in cache_folders():
-        path = folder / _file_name(name)
         try:
+            path = folder / _file_name(name)
             content = b"" if trusted_files.distrust(folder) else trusted_files.read(path)
         except OSError:
             continue
@@ -185,15 +188,20 @@ def _find(name: str) -> tuple[Path, bytes] | None:
 
 
 def _keep(name: str, code: bytes) -> None:
+    try:
+        file_name = _file_name(name)
+    except _NoCodeError as error:
+        _tell_that_nothing_is_kept(str(error))
+        return
     for folder in cache_folders():
         try:
             if _make(folder):
-                trusted_files.write(folder / _file_name(name), hashlib.sha256(code).digest() + code)
+                trusted_files.write(folder / file_name, hashlib.sha256(code).digest() + code)
                 _forget_old_files(folder)
                 return
         except OSError:
             continue
-    _tell_that_nothing_is_kept()
+    _tell_that_nothing_is_kept("found no folder to keep compiled kernels in")
 
 
 def _make(folder: Path) -> bool:
@@ -224,8 +232,8 @@ def _tell_of_compiling() -> None:
 
 
 @cache
-def _tell_that_nothing_is_kept() -> None:
-    logger.warning("found no folder to keep compiled kernels in: the next process compiles them again.")
+def _tell_that_nothing_is_kept(why: str) -> None:
+    logger.warning("%s: the next process compiles them again.", why)
 
 
 @cache
@@ -235,15 +243,42 @@ def _file_name(name: str) -> str:
 
 @cache
 def _fingerprint() -> str:
-    """A hash of all that object code depends on: the source, the compilers, the processor."""
+    """A hash of all that object code depends on: the source, the compilers, the processor.
+
+    Raises _NoCodeError if the source is nowhere, so that nobody can tell whether compiled kernels are up to date.
+    """
     import llvmlite
 
     from gte_np.kernels.processor import processor
 
     digest = hashlib.sha256(f"{llvmlite.__version__} {_version('numba')} {processor()}".encode())
-    for path in sorted([*(_PACKAGE / "kernels").glob("*.py"), _PACKAGE / "reference" / "feed_forward.py"]):
-        digest.update(path.read_bytes())
+    for code in _code_of_kernels():
+        digest.update(code)
     return digest.hexdigest()[:_FINGERPRINT_SIZE]
+
+
+class _NoCodeError(OSError):
+    """The package has neither source nor bytecode that could be read, as in some frozen applications."""
+
+
+def _code_of_kernels() -> list[bytes]:
+    """The source of all that is compiled, or its bytecode where the source is not shipped; in an archive, too."""
+    try:
+        found = dict(_modules(str(_PACKAGE)))
+        names = ["kernels", *(name for name in found if name.startswith("kernels.")), "reference.feed_forward"]
+        loaders = [(found[name].loader, found[name].origin) for name in names]
+        return [loader.get_data(origin) for loader, origin in loaders]
+    except (AttributeError, KeyError, OSError) as error:
+        raise _NoCodeError("found no source of the kernels by which to keep them compiled") from error
+
+
+def _modules(folder: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The names and specifications of the modules of a folder and of all packages in it, in their order."""
+    for _, name, _ in pkgutil.iter_modules([folder]):
+        module = PathFinder.find_spec(name, [folder])
+        yield prefix + name, module
+        for inner in (module and module.submodule_search_locations) or ():
+            yield from _modules(inner, f"{prefix}{name}.")
 
 
 def _version(package: str) -> str:
