@@ -11,9 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from gte_np.errors import GteError
-from gte_np.kernels.runtime.object_cache import cache_folders, check_numba, importing, kept_files, why_passed_over
+from gte_np.kernels.runtime.object_cache import (
+    cache_folders,
+    check_numba,
+    importing,
+    kept_files,
+    native_target,
+    why_passed_over,
+)
 from gte_np.kernels.runtime.threads import available_processors
-from gte_np.kernels.targets.host import host_target
 
 PACKAGES = ("gte_np", "numpy", "tokenizers", "safetensors", "huggingface_hub", "numba", "llvmlite")
 VARIABLES = (
@@ -69,7 +75,7 @@ def _kernels() -> str:
     try:
         check_numba()
         with importing():
-            target = host_target()
+            target = native_target()
         found = next((str(path.parent) for path in kept_files()), "nowhere yet")
     except GteError as error:
         return f"none: {error}"

@@ -168,7 +168,7 @@ def test_doctor_tells_where_kernels_come_from(
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(shared))
     assert str(shared) not in report()["kernels"]
     assert report()["caches of kernels passed over"] == f"{shared / 'gte_np'} (others can write to {shared})"
-    monkeypatch.setattr(library, "cache_folders", lambda: [shared / "gte_np"])
+    monkeypatch.setattr(object_cache, "cache_folders", lambda: [shared / "gte_np"])
     assert report()["kernels"].endswith("compiled in nowhere yet")
 
 

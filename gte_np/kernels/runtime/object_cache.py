@@ -100,20 +100,25 @@ def function(name: str, target: Target, arguments: int) -> Callable[..., Any]:
     return _functions[name, target]
 
 
+def native_target() -> Target:
+    """The target of this processor. Raises BackendError if there is none, or if llvmlite cannot tell."""
+    with _compiling():
+        return host_target()
+
+
 def compile_all() -> list[Path]:
     """Compile what no cache has, for checkpoints of every precision, and return the files, old and new.
 
     Raises BackendError if something cannot be compiled, and MissingDependencyError if Numba cannot be imported.
     """
     with importing():
-        from gte_np.kernels.runtime.compile import entries
+        from gte_np.kernels.runtime.compile import entry_names
 
-        target = host_target()
-    names = list(entries(target))
-    for name in names:
+    target = native_target()
+    for name in entry_names():
         with _compiling():
             _object_code(name, target)
-    found = [_find(name, target) for name in names]
+    found = [_find(name, target) for name in entry_names()]
     return [path for path, _ in filter(None, found)]
 
 
