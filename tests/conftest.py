@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from gte_np import EmbeddingModel
 from gte_np.kernels.runtime.object_cache import compile_all
 from scripts.fetch_minilm import FOLDER, is_complete
 from tests.checkpoints import small_model
+from tests.compiled import RUNNABLE, WIDTHS
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,3 +49,15 @@ def small(small_folder: Path) -> EmbeddingModel:
 def folder(tmp_path: Path) -> Path:
     """A small model of one's own, to break."""
     return small_model(tmp_path / "model")
+
+
+@pytest.fixture(scope="module", params=RUNNABLE.values(), ids=list(RUNNABLE))
+def target(request: pytest.FixtureRequest) -> Any:
+    """Every target that this processor runs, one after the other."""
+    return request.param
+
+
+@pytest.fixture(scope="module", params=WIDTHS.values(), ids=list(WIDTHS))
+def target_of_width(request: pytest.FixtureRequest) -> Any:
+    """A target of each width of vectors, one after the other."""
+    return request.param

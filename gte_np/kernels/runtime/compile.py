@@ -63,15 +63,48 @@ def entries(target: Target) -> dict[str, Entry]:
 def compile_entry(name: str, entry: Entry, target: Target) -> bytes:
     """The object code of a function, under that name, for a target, which need not be the processor at hand.
 
-    Numba turns the function and all that it calls into LLVM's language; it optimises each callee, and again in each
-    caller, so that is switched off, and LLVM optimises the whole once. The code refers to nothing outside of it.
+    The code refers to nothing outside of it.
     """
-    signature = types.void(*entry.arguments)
+    machine = target_machine(target)
+    code: bytes = machine.emit_object(optimized_module(name, entry, machine))
+    return code
+
+
+def target_machine(target: Target) -> Any:
+    """What generates code for a target."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    system = llvm.get_process_triple().split("-", 1)[1]  # vendor, system and format: what code is loaded by
+    return llvm.Target.from_triple(f"{target.machine}-{system}").create_target_machine(
+        cpu=target.cpu, features=target.feature_list, opt=3, reloc="default", codemodel="jitdefault", jit=True
+    )
+
+
+def optimized_module(name: str, entry: Entry, machine: Any) -> Any:
+    """The LLVM module with a function, under that name, and all that it calls, for a target machine.
+
+    Numba turns them into LLVM's language; it optimises each callee, and again in each caller, so that is switched
+    off, and LLVM optimises the whole once.
+    """
     with global_compiler_lock, _no_code_for_this_process():  # nobody else compiles meanwhile
-        compiled = numba.njit(signature, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
-            entry.function
-        ).overloads[entry.arguments]
-        return _emit(compiled.library.get_llvm_str(), compiled.fndesc.llvm_func_name, name, target)
+        source, symbol = _translate(entry)
+        module = llvm.parse_assembly(source)
+        for function in module.functions:
+            if function.name == symbol:
+                function.name = name
+            elif not function.is_declaration:
+                function.linkage = "internal"  # so that what is inlined everywhere is left out
+        _optimize(module, machine)
+    return module
+
+
+def _translate(entry: Entry) -> tuple[str, str]:
+    """A function and all that it calls in LLVM's language, and the name that it has there."""
+    compile_for = numba.njit(
+        types.void(*entry.arguments), error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )
+    compiled = compile_for(entry.function).overloads[entry.arguments]
+    return compiled.library.get_llvm_str(), compiled.fndesc.llvm_func_name
 
 
 @contextmanager
@@ -99,27 +132,9 @@ def _finalize(context: Any, library: Any, *others: Any) -> Callable[..., Any]:
     return [].append
 
 
-def _emit(source: str, symbol: str, name: str, target: Target) -> bytes:
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    machine = _target_machine(target)
-    module = llvm.parse_assembly(source)
+def _optimize(module: Any, machine: Any) -> None:
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
-    for function in module.functions:
-        if function.name == symbol:
-            function.name = name
-        elif not function.is_declaration:
-            function.linkage = "internal"  # so that what is inlined everywhere is left out
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = False  # the vectors are in the source
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
-    code: bytes = machine.emit_object(module)
-    return code
-
-
-def _target_machine(target: Target) -> Any:
-    system = llvm.get_process_triple().split("-", 1)[1]  # vendor, system and format: what code is loaded by
-    return llvm.Target.from_triple(f"{target.machine}-{system}").create_target_machine(
-        cpu=target.cpu, features=target.feature_list, opt=3, reloc="default", codemodel="jitdefault", jit=True
-    )
