@@ -13,6 +13,7 @@ from gte_np.bert_model import BertModel, BertOutput
 from gte_np.embedding_model import EmbeddingModel, paraphrase_mining
 from gte_np.embedding_quantization import quantize_embeddings
 from gte_np.errors import (
+    BackendError,
     CheckpointError,
     GteError,
     InputError,
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "KNOWN_MODELS",
+    "BackendError",
     "BertConfig",
     "BertModel",
     "BertOutput",

@@ -8,9 +8,9 @@ from gte_np.architectures.config import BertConfig
 from gte_np.architectures.weights import BertWeights
 from gte_np.arguments import check_choice
 from gte_np.encoder_interface import Encoder
-from gte_np.errors import MissingDependencyError
+from gte_np.errors import BackendError, MissingDependencyError
 from gte_np.formats import WeightFormat
-from gte_np.kernels.runtime.object_cache import check_numba
+from gte_np.kernels.runtime.object_cache import check_numba, importing
 from gte_np.reference import ReferenceEncoder
 
 logger = logging.getLogger("gte_np")
@@ -32,15 +32,19 @@ def backend_of(encoder: Encoder) -> str:
 def make_encoder(
     backend: str, config: BertConfig, weights: BertWeights, weight_format: WeightFormat, threads: int | None
 ) -> Encoder:
-    """Return an encoder of a backend, with linear layers in a format; errors as in `check_backend`."""
+    """Return an encoder of a backend, with linear layers in a format; errors as in `check_backend`.
+
+    Raises BackendError for "numba" if the kernels cannot be compiled or loaded; "auto" then takes NumPy.
+    """
     check_backend(backend)
     if backend != "numpy":
         try:
             check_numba()
-            from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
+            with importing():
+                from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 
             return KernelEncoder(config, weights, weight_format, threads)
-        except MissingDependencyError as error:
+        except (BackendError, MissingDependencyError) as error:
             if backend == "numba":
                 raise
             logger.warning("%s The slower NumPy encoder is used.", error)

@@ -53,7 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whatever the code page of the terminal is, texts may be Chinese; a path may be no Unicode at all.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     logging.basicConfig(format="gte-np: %(message)s", level=logging.WARNING)
-    logging.getLogger("gte_np.kernels").setLevel(logging.INFO)  # a first compilation takes seconds
     try:
         try:
             options.run(options)

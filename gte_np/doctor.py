@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from gte_np.errors import GteError
-from gte_np.kernels.runtime.object_cache import cache_folders, check_numba
+from gte_np.kernels.runtime.object_cache import (
+    cache_folders,
+    check_numba,
+    importing,
+    kept_files,
+    native_target,
+    why_passed_over,
+)
 from gte_np.kernels.runtime.threads import available_processors
 
 PACKAGES = ("gte_np", "numpy", "tokenizers", "safetensors", "huggingface_hub", "numba", "llvmlite")
@@ -38,6 +45,7 @@ def report() -> dict[str, str]:
         "processor": _processor(),
         "processors usable": str(available_processors()),
         "kernels": _kernels(),
+        "caches of kernels passed over": _passed_over(),
         "threads": f"{os.environ.get('OPENBLAS_NUM_THREADS', 'as many as processors')} in NumPy's BLAS",
         "numpy baseline and found features": _numpy_features(),
         "blas": _blas(),
@@ -66,13 +74,18 @@ def _kernels() -> str:
     """The processor as the kernels see it, and where compiled ones are kept."""
     try:
         check_numba()
-        from gte_np.kernels.targets.host import host_target
-
-        target = host_target()
-    except (ImportError, GteError) as error:
+        with importing():
+            target = native_target()
+        found = next((str(path.parent) for path in kept_files()), "nowhere yet")
+    except GteError as error:
         return f"none: {error}"
-    found = next((str(folder) for folder in cache_folders() if list(folder.glob("encode_*.o"))), "nowhere yet")
     return f"{target.name} for {target.cpu}, vectors of {target.vector_width}, compiled in {found}"
+
+
+def _passed_over() -> str:
+    """Folders that compiled kernels could be in, and why they are not looked for there."""
+    reasons = ((folder, why_passed_over(folder)) for folder in cache_folders())
+    return "; ".join(f"{folder} ({why})" for folder, why in reasons if why) or "none"
 
 
 def _numpy_features() -> str:

@@ -38,3 +38,7 @@ class InputError(GteError, ValueError):
 
 class MissingDependencyError(GteError, ImportError):
     """An optional package that the request needs and that is not installed."""
+
+
+class BackendError(GteError, RuntimeError):
+    """A backend that is installed, and cannot work in this process: it cannot compile, or was forked while it did."""

@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 
 from gte_np import KNOWN_MODELS, EmbeddingModel, __version__
 from gte_np.cli import FORMATS, _make_parser, main
+from gte_np.kernels.runtime import object_cache
 from tests.checkpoints import write_json
 
 TEXTS = ["That is a happy person", "中国的首都是哪里", ""]
@@ -143,6 +145,31 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     assert "a-secret" not in report
     assert main(["doctor", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gte_np"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the modes of files")
+def test_doctor_tells_where_kernels_come_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report() -> dict[str, str]:
+        assert main(["doctor", "--json"]) == 0
+        facts: dict[str, str] = json.loads(capsys.readouterr().out)
+        return facts
+
+    shared, own = tmp_path / "shared", tmp_path / "own" / "gte_np"
+    for folder in (shared / "gte_np", own):
+        folder.mkdir(parents=True)
+        for path in object_cache.kept_files():
+            shutil.copy(path, folder)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(own.parent))
+    assert report()["kernels"].endswith(f"compiled in {own}")
+    assert report()["caches of kernels passed over"] == "none"
+    shared.chmod(0o777)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(shared))
+    assert str(shared) not in report()["kernels"]
+    assert report()["caches of kernels passed over"] == f"{shared / 'gte_np'} (others can write to {shared})"
+    monkeypatch.setattr(object_cache, "cache_folders", lambda: [shared / "gte_np"])
+    assert report()["kernels"].endswith("compiled in nowhere yet")
 
 
 MISTAKES = [

@@ -42,6 +42,7 @@ def test_docstrings(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_exports() -> None:
     assert gte_np.__all__ == [
         "KNOWN_MODELS",
+        "BackendError",
         "BertConfig",
         "BertModel",
         "BertOutput",
@@ -71,6 +72,19 @@ def test_exports() -> None:
     ]
     assert all(hasattr(gte_np, name) for name in gte_np.__all__)
     assert gte_np.__version__ == importlib.metadata.version("gte_np")
+
+
+def test_packages_whose_private_parts_are_used_are_bounded() -> None:
+    """Only versions that have been tried are taken: the lowest and the highest by hand, see pyproject.toml."""
+    required = importlib.metadata.requires("gte_np") or []
+    for package in ("numba", "llvmlite"):
+        [versions] = [line.removeprefix(package) for line in required if re.match(rf"{package}[<>=]", line)]
+        bounds = dict(re.findall(r"(<|>=)([\d.]+)", versions))
+        least, limit, here = (
+            [int(part) for part in version.split(".")[:2]]
+            for version in (bounds[">="], bounds["<"], importlib.metadata.version(package))
+        )
+        assert least <= here < limit
 
 
 def imports(path: Path) -> set[str]:

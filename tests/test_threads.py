@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from gte_np import EmbeddingModel
-from gte_np.kernels import threads
+from gte_np.kernels.runtime import threads
 from gte_np.kernels.runtime.threads import ThreadPool, available_processors, pool, take_turns
 from tests.programs import run_program
 
@@ -190,7 +190,8 @@ class Gauge:
 
 def is_idle(threads_of: ThreadPool) -> bool:
     """Whether a pool has no work, and waits for none."""
-    return threads_of._at_work == 0 and not threads_of._waiting and threads_of._jobs.empty()
+    no_jobs = all(jobs.empty() for jobs in threads_of._idle)
+    return threads_of._at_work == 0 and not threads_of._waiting and no_jobs
 
 
 def test_a_claim_is_for_what_is_free(two: ThreadPool) -> None:
@@ -298,13 +299,13 @@ def test_runs_of_many_callers_do_not_wait_for_each_other(two: ThreadPool) -> Non
 
     call_in_threads(run_often, 8)
     assert is_idle(two)
-    assert two._idle._value <= 8 * 4
+    assert len(two._idle) <= 8 * 4
 
 
 def test_helpers_are_used_again(two: ThreadPool) -> None:
     for count in (3, 1, 2, 3):
         two.run(lambda number: None, count)
-    assert two._idle._value == 2
+    assert len(two._idle) == 2
 
 
 @pytest.mark.parametrize("failing", [[0], [1], [2], [0, 2], [0, 1, 2]])
@@ -356,8 +357,99 @@ def test_a_thread_that_cannot_be_started(two: ThreadPool, monkeypatch: pytest.Mo
         with pytest.raises(RuntimeError):
             two.run(lambda number: None, 3)
     two.run(lambda number: None, 2)
-    assert two._idle._value == 1
+    assert len(two._idle) == 1
     assert is_idle(two)
+
+
+# --- threads that are not needed ----------------------------------------------------------------------------------
+
+
+class OwnPool(ThreadPool):
+    """A pool of a system with two processors that knows its threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._processors = 2
+        self.threads: set[threading.Thread] = set()
+
+    def _work(self, jobs: threads.Jobs) -> None:
+        self.threads.add(threading.current_thread())
+        super()._work(jobs)
+
+    def count(self) -> int:
+        """How many threads it has."""
+        return sum(thread.is_alive() for thread in self.threads)
+
+
+def test_threads_that_are_not_needed_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.2)
+    own, everybody = OwnPool(), threading.Barrier(200)
+    call_in_threads(lambda _: own.call(lambda: everybody.wait(60)), 200)
+    assert own.count() == 200
+    wait_until(lambda: own.count() <= 2)
+    assert len(own._idle) == own.count()
+    assert own.call(lambda: 3) == 3
+
+
+def test_they_end_although_a_few_are_always_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who had work last is given the next, so that the others' time runs out."""
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.2)
+    own, everybody = OwnPool(), threading.Barrier(50)
+    call_in_threads(lambda _: own.call(lambda: everybody.wait(60)), 50)
+    wait_until(lambda: own.call(own.count) <= 3)  # more calls in 0.2 seconds than there are threads
+
+
+def test_a_job_for_a_thread_whose_time_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.001)
+    own = OwnPool()
+
+    def call_often(number: int) -> None:
+        for turn in range(100):
+            assert own.call(lambda turn=turn: turn) == turn  # type: ignore[misc]
+            everybody = threading.Barrier(3)
+            own.run(lambda _, everybody=everybody: everybody.wait(30), 3)  # type: ignore[misc]
+            time.sleep(0.0002 * (turn % 10))
+
+    call_in_threads(call_often, 6)
+    wait_until(lambda: own.count() <= 2)
+    assert len(own.threads) > 20  # many have come and gone
+    assert is_idle(own)
+
+
+MANY_CALLERS = """
+import sys, threading
+import numpy as np
+from gte_np import EmbeddingModel
+from gte_np.kernels.runtime import threads
+
+threads.IDLE_SECONDS = 0.5
+model = EmbeddingModel(sys.argv[1], backend="numba", threads=2)
+expected = model.encode(["happy person"])
+everybody, wrong = threading.Barrier(200), []
+
+def encode():
+    everybody.wait()
+    for _ in range(5):
+        if not np.array_equal(model.encode(["happy person"]), expected):
+            wrong.append(1)
+
+def count():
+    return sum(thread.name == "gte_np" for thread in threading.enumerate())
+
+callers = [threading.Thread(target=encode) for _ in range(200)]
+for caller in callers:
+    caller.start()
+for caller in callers:
+    caller.join()
+assert not wrong
+while count() > threads.available_processors():
+    pass
+assert np.array_equal(model.encode(["happy person"]), expected)
+"""
+
+
+def test_two_hundred_callers_leave_few_threads(small_folder: Path) -> None:
+    run_program(MANY_CALLERS, small_folder)
 
 
 # --- models -------------------------------------------------------------------------------------------------------
@@ -501,7 +593,7 @@ ended = threading.Event()
 
 def encode_on():
     while not ended.is_set():
-        model.bert.encode_batch(batch)  # the tokenizers library does not survive a fork
+        model.bert.encode_batch(batch)
 
 callers = [threading.Thread(target=encode_on) for _ in range(3)]
 for caller in callers:
@@ -560,23 +652,23 @@ def test_processes(method: str, small_folder: Path, tmp_path: Path) -> None:
 FORK_BESIDE_LOADING = """
 import os, signal, sys, threading, time, warnings
 from gte_np import EmbeddingModel
-from gte_np.kernels import library
+from gte_np.kernels.runtime import object_cache
 
 warnings.simplefilter("ignore", DeprecationWarning)
-read, compiling = library._object_code, threading.Event()
+read, compiling = object_cache._object_code, threading.Event()
 
 def compile_slowly(name):
     compiling.set()
     time.sleep(1)
     return read(name)
 
-library._object_code = compile_slowly
+object_cache._object_code = compile_slowly
 threading.Thread(target=EmbeddingModel, args=[sys.argv[1]], daemon=True).start()
 compiling.wait()
 child = os.fork()
 if child == 0:
     signal.alarm(3)  # ends a process that waits for ever
-    library._object_code = read
+    object_cache._object_code = read
     EmbeddingModel(sys.argv[1]).encode("happy")
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0

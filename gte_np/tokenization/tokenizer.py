@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gte_np.arguments import check_integer
 from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.errors import CheckpointError, InputError
+from gte_np.forks import ForkGuard
 from gte_np.loaded import Loaded
 from gte_np.token_batch import TokenArray, TokenBatch
 from gte_np.tokenization import TextEncoder, read_text_encoder
@@ -21,6 +22,7 @@ from gte_np.tokenization.word_piece import TOKENIZER_FILES
 
 Texts = Sequence[str] | NDArray[np.str_]
 CHARACTERS_AT_ONCE = 1 << 18
+_guard = ForkGuard("tokenizing texts")
 
 
 class Tokenizer(Loaded):
@@ -180,7 +182,9 @@ class Tokenizer(Loaded):
     def _tokenize_group(self, texts: list[str], most: int | None, count_all: bool) -> Iterator[tuple[list[int], int]]:
         """Token ids of each text, cut to `most`, and how many there were."""
         short = [text if len(text) <= PIECE_CHARACTERS else "" for text in texts]
-        for text, encoding in zip(texts, self._encoder.backend.encode_batch_fast(short), strict=True):
+        with _guard.no_fork():
+            encodings = self._encoder.backend.encode_batch_fast(short)
+        for text, encoding in zip(texts, encodings, strict=True):
             if len(text) > PIECE_CHARACTERS:
                 yield self._tokenize_long(text, most, count_all)
                 continue
@@ -194,7 +198,8 @@ class Tokenizer(Loaded):
         behind = self._encoder.behind
         kept, count = list(self._encoder.before), self.special_count
         for piece in self._encoder.pieces(text):
-            ids = self._encoder.backend.encode(piece, add_special_tokens=False).ids
+            with _guard.no_fork():
+                ids = self._encoder.backend.encode(piece, add_special_tokens=False).ids
             kept += ids if most is None else ids[: most - len(behind) - len(kept)]
             count += len(ids)
             if most is not None and count > most and not count_all:
@@ -257,3 +262,16 @@ def check_ids_fit(tokenizer: Tokenizer, rows: int, folder: Path) -> None:
             f"{folder}: expected token ids below {rows}, the rows of the word embeddings, got a tokenizer "
             f"with ids up to {tokenizer.largest_id}. The tokenizer is of another model."
         )
+
+
+def _use_one_thread() -> None:
+    """In a forked process: the tokenizers library would wait for threads of its parent that are not here.
+
+    By itself it sees to that only if nobody has set the variable.
+    """
+    if _guard.was_used and "TOKENIZERS_PARALLELISM" in os.environ:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_one_thread)

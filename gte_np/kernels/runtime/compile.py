@@ -46,10 +46,18 @@ def _pack_entry(word: types.Type) -> Entry:
     return Entry(_pack, (pointer_to(word), pointer_to(word), pointer_to(numba.from_dtype(LAYOUT))))
 
 
+_WORDS = {"pack_4_bytes": types.int32, "pack_2_bytes": types.int16}
+
+
+def entry_names() -> list[str]:
+    """The names of all functions that Python calls."""
+    return [f"encode_{weight_format.name}" for weight_format in FORMATS] + list(_WORDS)
+
+
 def entries(target: Target) -> dict[str, Entry]:
     """Name -> function, for a target."""
-    encoders = {f"encode_{each.name}": _encode_entry(each, target) for each in FORMATS}
-    return encoders | {"pack_4_bytes": _pack_entry(types.int32), "pack_2_bytes": _pack_entry(types.int16)}
+    encoders = [_encode_entry(weight_format, target) for weight_format in FORMATS]
+    return dict(zip(entry_names(), encoders + [_pack_entry(word) for word in _WORDS.values()], strict=True))
 
 
 def compile_entry(name: str, entry: Entry, target: Target) -> bytes:

@@ -18,12 +18,11 @@ from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
 from gte_np.formats import WeightFormat
 from gte_np.kernels.operations.records import BATCH
 from gte_np.kernels.runtime.chunks import TOKENS_OF_A_CHUNK, Chunk, divide
-from gte_np.kernels.runtime.object_cache import function
+from gte_np.kernels.runtime.object_cache import function, native_target
 from gte_np.kernels.runtime.packed_weights import PackedWeights, padded
 from gte_np.kernels.runtime.threads import available_processors, pool, take_turns
 from gte_np.kernels.runtime.workspace import Workspace
 from gte_np.kernels.targets import Target
-from gte_np.kernels.targets.host import host_target
 from gte_np.kernels.targets.target import LANES
 from gte_np.reference.attention import self_attention
 from gte_np.reference.linear import prepare_weights
@@ -47,7 +46,7 @@ class KernelEncoder:
     ) -> None:
         self.config = config
         self.threads = available_processors() if threads is None else threads
-        target = target or host_target()
+        target = target or native_target()
         self.weights = PackedWeights(config, weights, weight_format, target)
         self.weights.pack(weights, self.threads)
         self._run_program = function(f"encode_{self.weights.format.name}", target, arguments=5)

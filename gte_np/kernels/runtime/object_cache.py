@@ -2,7 +2,7 @@
 
 The cache is this package's own, not Numba's: files of object code, whose names tell all that the code depends on, so
 a copied environment, a rebuilt container or another processor needs no care. A file that is damaged is compiled
-afresh.
+afresh, and so is one that somebody else could have written: see `trusted_files`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import hashlib
 import importlib.metadata
 import logging
 import os
-import stat
+import pkgutil
+import re
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gte_np.errors import MissingDependencyError
+from gte_np.errors import BackendError, GteError, MissingDependencyError
+from gte_np.forks import ForkGuard
+from gte_np.kernels.runtime import trusted_files
 from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.host import host_target
 
@@ -30,7 +34,12 @@ logger = logging.getLogger("gte_np.kernels")
 
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
 _DIGEST_SIZE = hashlib.sha256().digest_size
-_lock = threading.RLock()
+_FINGERPRINT_SIZE = 24  # characters
+# A file of the cache, of any version, and one that is being written.
+_FILE_NAME = re.compile(rf"(encode|pack)_\w+-[0-9a-f]{{{_FINGERPRINT_SIZE}}}\.o(\.[0-9a-f]{{16}})?")
+_MOST_FILES = 64  # of a folder: nine versions or processors, about 5 MB
+_guard = ForkGuard("compiling or loading kernels")
+_lock = threading.RLock()  # taken within _guard
 _functions: dict[tuple[str, Target], Callable[..., Any]] = {}
 
 
@@ -42,39 +51,74 @@ def check_numba() -> None:
         )
     if find_spec("numba") is None or find_spec("llvmlite") is None:
         raise MissingDependencyError("backend 'numba': expected Numba, which is not installed: pip install numba.")
-    with _importing():
+    with importing():
         import llvmlite.binding  # noqa: F401  # it is a compiled library, which may not fit the system
 
 
 @contextmanager
-def _importing() -> Iterator[None]:
-    """Make one error of whatever an import of Numba or llvmlite raises that does not fit the other packages."""
+def importing() -> Iterator[None]:
+    """Make one error of whatever an import of Numba or llvmlite raises that does not fit the other packages.
+
+    A process forked in the middle of an import would wait for its end for ever: forks wait.
+    """
     try:
-        yield
+        with _guard.no_fork():
+            yield
+    except GteError:
+        raise
     except Exception as error:
         raise MissingDependencyError(f"backend 'numba': expected Numba, got: {error}.") from error
 
 
-def function(name: str, target: Target, arguments: int) -> Callable[..., Any]:
-    """The compiled function of this name, of so many arguments, for a target that this processor runs."""
-    with _lock:
-        if (name, target) not in _functions:
-            from gte_np.kernels.runtime.object_code import load_function
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Compile or load in one thread at a time. Whatever goes wrong inside Numba and LLVM is one error."""
+    try:
+        with _guard.no_fork(), _lock:
+            yield
+    except GteError:
+        raise
+    except Exception as error:
+        raise BackendError(
+            f"backend 'numba': expected kernels that Numba {_version('numba')} and llvmlite {_version('llvmlite')} "
+            f"compile and load, got {type(error).__name__}: {error}. Install the versions that gte_np asks for "
+            "(pip check names them), or use backend 'numpy'."
+        ) from error
 
-            _functions[name, target] = load_function(_object_code(name, target), name, arguments)
-        return _functions[name, target]
+
+def function(name: str, target: Target, arguments: int) -> Callable[..., Any]:
+    """The compiled function of this name, of so many arguments, for a target that this processor runs.
+
+    Raises BackendError if it cannot be had.
+    """
+    if (name, target) not in _functions:
+        with _compiling():
+            if (name, target) not in _functions:  # another thread was faster
+                from gte_np.kernels.runtime.object_code import load_function
+
+                _functions[name, target] = load_function(_object_code(name, target), name, arguments)
+    return _functions[name, target]
+
+
+def native_target() -> Target:
+    """The target of this processor. Raises BackendError if there is none, or if llvmlite cannot tell."""
+    with _compiling():
+        return host_target()
 
 
 def compile_all() -> list[Path]:
-    """Compile what no cache has, for checkpoints of every precision, and return the files, old and new."""
-    with _importing():
-        from gte_np.kernels.runtime.compile import entries
+    """Compile what no cache has, for checkpoints of every precision, and return the files, old and new.
 
-    target = host_target()
-    with _lock:
-        for name in entries(target):
+    Raises BackendError if something cannot be compiled, and MissingDependencyError if Numba cannot be imported.
+    """
+    with importing():
+        from gte_np.kernels.runtime.compile import entry_names
+
+    target = native_target()
+    for name in entry_names():
+        with _compiling():
             _object_code(name, target)
-        found = [_find(name, target) for name in entries(target)]
+    found = [_find(name, target) for name in entry_names()]
     return [path for path, _ in filter(None, found)]
 
 
@@ -82,9 +126,27 @@ def cache_folders() -> list[Path]:
     """Where compiled functions are looked for, in this order; they are written to the first that can be written to.
 
     NUMBA_CACHE_DIR if it is set, the package's own folder, the user's folder for caches, the folder for temporary
-    files.
+    files. A folder that others could have written to is passed over.
     """
     return list(_cache_folders())
+
+
+def kept_files() -> list[Path]:
+    """The files of the cache that this process can use, in the order in which they are looked for."""
+    files: list[Path] = []
+    with suppress(_NoCodeError):
+        for folder in cache_folders():
+            if not why_passed_over(folder):
+                files += sorted(folder.glob(_file_name("*", host_target())))
+    return files
+
+
+def why_passed_over(folder: Path) -> str:
+    """Why nothing is read from or written to a folder of the cache; "" if it may be."""
+    try:
+        return trusted_files.distrust(folder)
+    except OSError as error:
+        return str(error)
 
 
 def _cache_folders() -> Iterator[Path]:
@@ -126,9 +188,9 @@ def _object_code(name: str, target: Target) -> bytes:
 def _find(name: str, target: Target) -> tuple[Path, bytes] | None:
     """The file of this function and the code in it, if there is one that is whole."""
     for folder in cache_folders():
-        path = folder / _file_name(name, target)
         try:
-            content = path.read_bytes() if _is_ours(folder) else b""
+            path = folder / _file_name(name, target)
+            content = b"" if trusted_files.distrust(folder) else trusted_files.read(path)
         except OSError:
             continue
         digest, code = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
@@ -138,52 +200,51 @@ def _find(name: str, target: Target) -> tuple[Path, bytes] | None:
 
 
 def _keep(name: str, target: Target, code: bytes) -> None:
-    """Write a file, in one step for all who look: other processes may do the same."""
+    try:
+        file_name = _file_name(name, target)
+    except _NoCodeError as error:
+        _tell_that_nothing_is_kept(str(error))
+        return
     for folder in cache_folders():
         try:
-            if folder.parent == _temporary_folder():
-                folder.mkdir(mode=0o700, exist_ok=True)  # its user's alone
-            folder.mkdir(parents=True, exist_ok=True)
-            if _is_ours(folder):
-                _write(folder / _file_name(name, target), hashlib.sha256(code).digest() + code)
+            if _make(folder):
+                trusted_files.write(folder / file_name, hashlib.sha256(code).digest() + code)
+                _forget_old_files(folder)
                 return
         except OSError:
             continue
-    _tell_that_nothing_is_kept()
+    _tell_that_nothing_is_kept("found no folder to keep compiled kernels in")
 
 
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+def _make(folder: Path) -> bool:
+    """Make a folder of the cache if it is missing and nobody else can write to it; return whether nobody can."""
+    if trusted_files.distrust(folder):
+        return False
+    is_temporary = folder.parent == _temporary_folder()
+    trusted_files.make_folder(folder, 0o700 if is_temporary else 0o755)  # the former is its user's alone
+    return not trusted_files.distrust(folder)
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether nobody else could have put code there: the folder for temporary files is everybody's."""
-    if folder.parent != _temporary_folder() or not hasattr(os, "getuid"):
-        return True
-    status = folder.lstat()
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+def _forget_old_files(folder: Path) -> None:
+    ours = [path for path in folder.iterdir() if _FILE_NAME.fullmatch(path.name)]
+    trusted_files.remove_oldest(ours, _MOST_FILES)
 
 
 def _compile(name: str, target: Target) -> bytes:
     _tell_of_compiling()
-    with _importing():
+    with importing():
         from gte_np.kernels.runtime.compile import compile_entry, entries
     return compile_entry(name, entries(target)[name], target)
 
 
 @cache  # once in a process
 def _tell_of_compiling() -> None:
-    logger.info("compiling kernels for this processor, once: it takes about ten seconds ...")
+    logger.warning("compiling kernels for this processor, once: it takes about ten seconds ...")
 
 
 @cache
-def _tell_that_nothing_is_kept() -> None:
-    logger.warning("found no folder to keep compiled kernels in: the next process compiles them again.")
+def _tell_that_nothing_is_kept(why: str) -> None:
+    logger.warning("%s: the next process compiles them again.", why)
 
 
 @cache
@@ -193,29 +254,45 @@ def _file_name(name: str, target: Target) -> str:
 
 @cache
 def _fingerprint(target: Target) -> str:
-    """A hash of all that object code depends on: the source, the compilers, the processor."""
+    """A hash of all that object code depends on: the source, the compilers, the target.
+
+    Raises _NoCodeError if the source is nowhere, so that nobody can tell whether compiled kernels are up to date.
+    """
     import llvmlite
 
-    digest = hashlib.sha256(f"{llvmlite.__version__} {_numba_version()} {target}".encode())
-    folders = (_PACKAGE / "kernels", _PACKAGE / "formats")
-    sources = [path for folder in folders for path in folder.rglob("*.py")]
-    for path in sorted([*sources, _PACKAGE / "reference" / "erf.py"]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:24]
+    digest = hashlib.sha256(f"{llvmlite.__version__} {_version('numba')} {target}".encode())
+    for code in _code_of_kernels():
+        digest.update(code)
+    return digest.hexdigest()[:_FINGERPRINT_SIZE]
 
 
-def _numba_version() -> str:
+class _NoCodeError(OSError):
+    """The package has neither source nor bytecode that could be read, as in some frozen applications."""
+
+
+def _code_of_kernels() -> list[bytes]:
+    """The source of all that is compiled, or its bytecode where the source is not shipped; in an archive, too."""
     try:
-        return importlib.metadata.version("numba")
+        found = dict(_modules(str(_PACKAGE)))
+        packages = ("kernels", "formats")
+        names = [*packages, *(name for name in found if name.startswith(("kernels.", "formats."))), "reference.erf"]
+        loaders = [(found[name].loader, found[name].origin) for name in names]
+        return [loader.get_data(origin) for loader, origin in loaders]
+    except (AttributeError, KeyError, OSError) as error:
+        raise _NoCodeError("found no source of the kernels by which to keep them compiled") from error
+
+
+def _modules(folder: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The names and specifications of the modules of a folder and of all packages in it, in their order."""
+    for _, name, _ in pkgutil.iter_modules([folder]):
+        module = PathFinder.find_spec(name, [folder])
+        yield prefix + name, module
+        for inner in (module and module.submodule_search_locations) or ():
+            yield from _modules(inner, f"{prefix}{name}.")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # frozen into an application, say
         return "unknown"
-
-
-def _begin_anew() -> None:
-    """A forked process has none of its parent's threads, and so nobody who would free a lock that one of them has."""
-    global _lock
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)

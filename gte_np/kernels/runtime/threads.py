@@ -1,7 +1,8 @@
 """Threads that work inside of compiled code, no more of them at once than there are processors.
 
 They are Python threads: no library of threads takes part that could abort the process, or not survive a fork.
-Compiled code runs without Python's lock. An idle thread sleeps.
+Compiled code runs without Python's lock. An idle thread sleeps, and ends after some seconds if there are more of them
+than processors.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 Work = Callable[[int], None]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Answers = SimpleQueue[BaseException | None]
+Jobs = SimpleQueue[tuple[Callable[[], object], Answers]]  # of one thread
 
+IDLE_SECONDS = 10.0  # after which a thread ends that is not needed
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -71,8 +74,7 @@ class ThreadPool:
         self._changed = threading.Condition()
         self._at_work = 0
         self._waiting: deque[object] = deque()  # for a claim, in their order
-        self._jobs: SimpleQueue[tuple[Callable[[], object], Answers]] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
+        self._idle: list[Jobs] = []  # the last one is taken first, so that the first ones' time can run out
 
     def call(self, function: Callable[[], Result]) -> Result:
         """The function's result, from a thread of this pool; raise what it raises."""
@@ -133,26 +135,48 @@ class ThreadPool:
 
     def _start(self, job: Callable[[], object]) -> Answers:
         """Begin a job in a thread that has nothing else to do; how it ends will be in the answers."""
-        if not self._idle.acquire(blocking=False):
-            threading.Thread(target=self._work, name="gte_np", daemon=True).start()
         answers: Answers = SimpleQueue()
-        self._jobs.put((job, answers))
+        try:
+            jobs = self._idle.pop()
+        except IndexError:
+            jobs = SimpleQueue()
+            threading.Thread(target=self._work, args=[jobs], name="gte_np", daemon=True).start()
+        jobs.put((job, answers))
         return answers
 
-    def _work(self) -> None:
+    def _work(self, jobs: Jobs) -> None:
+        """Do the jobs that come, until none comes for too long."""
+        job, answers = jobs.get()
         while True:
-            job, answers = self._jobs.get()
-            self._idle_after(job, answers)
+            self._idle_after(job, answers, jobs)
             del job, answers  # an idle thread keeps no batch alive
+            try:
+                job, answers = jobs.get(timeout=self._patience())
+            except Empty:
+                if self._leave(jobs):
+                    return
+                job, answers = jobs.get()
 
-    def _idle_after(self, job: Callable[[], object], answers: Answers) -> None:
+    def _patience(self) -> float | None:
+        """How long the thread that became idle last may be so; None is for ever."""
+        return None if len(self._idle) <= self._processors else IDLE_SECONDS
+
+    def _leave(self, jobs: Jobs) -> bool:
+        """Be idle no longer; False if a job is about to come."""
+        try:
+            self._idle.remove(jobs)
+        except ValueError:
+            return False
+        return True
+
+    def _idle_after(self, job: Callable[[], object], answers: Answers, jobs: Jobs) -> None:
         """Do a job. Who waits for its answer finds this thread idle."""
         error = None
         try:
             job()
         except BaseException as raised:  # whoever waits raises it
             error = raised
-        self._idle.release()
+        self._idle.append(jobs)
         answers.put(error)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from gte_np.errors import UnsupportedModelError
+from gte_np.errors import BackendError
 from gte_np.kernels.targets import TARGETS
 from gte_np.kernels.targets.target import Target
 
@@ -19,7 +19,7 @@ _LINUX_ARM_FEATURES = {"asimddp": "dotprod"}
 def host_target() -> Target:
     """The best target that this processor runs, made out for this very processor.
 
-    Raises UnsupportedModelError if there is none.
+    Raises BackendError if there is none.
     """
     import llvmlite.binding as llvm
 
@@ -28,7 +28,7 @@ def host_target() -> Target:
         if target.runs_on(machine, features):
             lacking = frozenset(llvm.get_host_cpu_features()) - features
             return replace(target, cpu=llvm.get_host_cpu_name(), features=features, lacking=lacking)
-    raise UnsupportedModelError(
+    raise BackendError(
         f"backend 'numba': expected a processor of one of {', '.join(target.name for target in TARGETS)}, "
         f"got {machine}: use backend='numpy'."
     )
