@@ -1,6 +1,6 @@
 """Hash what the kernels compute, bit for bit, to show that a change of the code changes no number.
 
-    python -m scripts.hash_states            # compare with tests/golden/state_hashes.json
+    python -m scripts.hash_states            # compare with tests/data/state_hashes.json
     python -m scripts.hash_states --write    # make that file anew
 
 Each row is a checkpoint (all-MiniLM-L6-v2's published weights, or random float16 weights of a GTE model's shape) in
@@ -28,7 +28,7 @@ from gte_np.kernels.targets.x86 import AVX2, SSE4
 from scripts.fetch_minilm import FOLDER
 from tests.samples import SHAPES, ids_of_length, write_shape
 
-HASHES = Path("tests/golden/state_hashes.json")
+HASHES = Path("tests/data/state_hashes.json")
 DTYPES = ("float32", "bfloat16", "int8")
 LENGTHS = (1, 2, 5, 12, 33, 128, 14)
 

@@ -60,7 +60,7 @@ def forget():
 
 def compile_and_encode():
     forget()
-    object_cache.function("pack_float32", 6)
+    object_cache.function("pack_4_bytes", object_cache.native_target(), 3)
     object_cache.cache_folders = warm
     model = EmbeddingModel(folder, backend="numba", threads=2)
     assert model.encode("happy person").shape == (32,)
@@ -68,7 +68,7 @@ def compile_and_encode():
 def compile_often():
     for _ in range(3):
         forget()
-        object_cache.function("pack_float32", 6)
+        object_cache.function("pack_4_bytes", object_cache.native_target(), 3)
 
 compiling, forks = begin(compile_often), 0
 while compiling.is_alive():
@@ -272,10 +272,10 @@ logging.basicConfig(format="%(message)s", stream=sys.stdout)
 forks.LONGEST_WAIT = 0.1
 read, compiling, ended = object_cache._object_code, threading.Event(), threading.Event()
 
-def compile_slowly(name):
+def compile_slowly(name, target):
     compiling.set()
     ended.wait()
-    return read(name)
+    return read(name, target)
 
 def load():
     object_cache._object_code = read

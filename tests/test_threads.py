@@ -657,10 +657,10 @@ from gte_np.kernels.runtime import object_cache
 warnings.simplefilter("ignore", DeprecationWarning)
 read, compiling = object_cache._object_code, threading.Event()
 
-def compile_slowly(name):
+def compile_slowly(name, target):
     compiling.set()
     time.sleep(1)
-    return read(name)
+    return read(name, target)
 
 object_cache._object_code = compile_slowly
 threading.Thread(target=EmbeddingModel, args=[sys.argv[1]], daemon=True).start()

@@ -137,7 +137,7 @@ def kept_files() -> list[Path]:
     with suppress(_NoCodeError):
         for folder in cache_folders():
             if not why_passed_over(folder):
-                files += sorted(folder.glob(_file_name("*", host_target())))
+                files += sorted(folder.glob(_file_name("*", native_target())))
     return files
 
 
