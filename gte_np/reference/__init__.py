@@ -10,7 +10,7 @@ Read in this order:
 6. `feed_forward`: each token is processed by itself. (`erf` is a detail of its GELU.)
 7. `encoder`: the layers, one after another.
 8. `gte_np.pooling`: the vectors of a text's tokens become one vector.
-9. `low_precision`, if you want to know how it works with fewer bits. Until then, every weight is a float32 array.
+9. `gte_np.formats`, if you want to know how it works with fewer bits. Until then, every weight is a float32 array.
 
 Axis letters, in every shape comment: B texts, N tokens of all texts laid end to end, T tokens of one text (or of one
 padded row), D hidden size, H heads, K head size (D / H), F feed-forward size, L layers, V vocabulary. They name axes
