@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gte_np"
 LEVELS = (
     ("errors",),
     ("arguments",),
-    ("files", "formats", "token_batch", "known_models", "progress"),
+    ("files", "forks", "formats", "token_batch", "known_models", "progress"),
     ("checkpoint", "batching"),
     ("loaded", "architectures", "pipeline"),
     ("encoder_interface",),

@@ -49,7 +49,9 @@ class Target:
 
     def __str__(self) -> str:
         """All that machine code depends on."""
-        return f"{self.name} ({self.machine}, {self.cpu}, {self.feature_list})"
+        tile = f"tiles of {self.tile_rows} x {self.tile_vectors}"
+        products = f"{self.bfloat16_dot_product} and {self.int8_dot_product}"
+        return f"{self.name} ({self.machine}, {self.cpu}, {self.feature_list}, {tile}, {products})"
 
     def runs_on(self, machine: str, features: frozenset[str]) -> bool:
         """Whether a processor with these features runs its kernels."""
