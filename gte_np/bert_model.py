@@ -52,6 +52,8 @@ class BertModel(Loaded):
     threads one call may use: by default as many as this process may use processors. `dtype` is that of the arithmetic
     in linear layers, "float32", "bfloat16" or "int8"; by default that in which the checkpoint was saved by
     `EmbeddingModel.save_pretrained`, or float32. Weights are rounded once, at load.
+
+    Raises CheckpointError for weights that are not those of the config.
     """
 
     FIXED = ("config", "dtype", "format")
@@ -66,6 +68,7 @@ class BertModel(Loaded):
         threads: int | None = None,
     ) -> None:
         check_options(backend, dtype, threads)
+        weights.check(config)
         self.config = config
         self.format = _choose_format(dtype, config, weights)
         self.dtype = self.format.dtype

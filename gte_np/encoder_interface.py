@@ -22,8 +22,8 @@ class EncoderInput:
     It is the one door to compiled code, which reads tables and writes buffers where these arrays say: every number in
     them has been checked here, and none of them can change.
 
-    `batch` is the TokenBatch, `position_ids` is (N,) int32, and `rows` is None for all tokens, or (R,) int32 numbers
-    of tokens, ascending, whose last hidden states are wanted.
+    `batch` is the TokenBatch, and `config` has the sizes that it was checked against. `position_ids` is (N,) int32,
+    and `rows` is None for all tokens, or (R,) int32 numbers of tokens, ascending, whose last hidden states are wanted.
 
     Raises TypeError for anything but a TokenBatch and integers, and InputError for ids, token types and positions
     outside of the model's tables, and for rows that are not there, or not in ascending order without repetition.
@@ -33,6 +33,7 @@ class EncoderInput:
         if not isinstance(batch, TokenBatch):
             raise TypeError(f"expected a TokenBatch, got {type(batch).__name__}: make one with TokenBatch.from_ids.")
         self.batch = batch
+        self.config = config
         self.position_ids = config.architecture.position_ids(batch)
         for name, array, most in (
             ("input_ids", batch.input_ids, config.vocab_size),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gte_np import BertModel, GteError, InputError, MissingDependencyError, TokenBatch
+from gte_np import BertModel, CheckpointError, GteError, InputError, MissingDependencyError, TokenBatch
+from gte_np.architectures.config import read_config
+from gte_np.architectures.weights import read_weights
+from gte_np.encoder_interface import EncoderInput
 from tests.checkpoints import write_weights
 
 IDS = np.array([[2, 9, 17, 3], [2, 11, 3, 0]])
@@ -186,3 +190,20 @@ def test_a_text_does_not_see_its_neighbours(bert: BertModel) -> None:
 def test_what_was_loaded_is_not_set(bert: BertModel, name: str) -> None:
     with pytest.raises(AttributeError, match=f"{name} comes from the model's files and cannot be set"):
         setattr(bert, name, getattr(bert, name))
+
+
+@pytest.mark.parametrize("change", [{"max_position_embeddings": 65}, {"vocab_size": 201}, {"num_hidden_layers": 3}])
+def test_weights_of_other_sizes(small_folder: Path, change: dict[str, Any]) -> None:
+    config = read_config(small_folder)
+    weights = read_weights(small_folder, config)
+    BertModel(config, weights)
+    with pytest.raises(CheckpointError, match="the weights: expected the tensors of a BERT encoder"):
+        BertModel(replace(config, **change), weights)
+    with pytest.raises(CheckpointError, match="num_attention_heads to divide hidden_size, got 3 heads"):
+        replace(config, num_attention_heads=3)
+
+
+def test_an_input_for_another_encoder(bert: BertModel) -> None:
+    inputs = EncoderInput(TokenBatch.from_ids([[2, 900, 3]]), replace(bert.config, vocab_size=1000))
+    with pytest.raises(InputError, match="checked against this encoder's sizes"):
+        bert._encoder(inputs)

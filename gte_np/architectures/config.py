@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gte_np.architectures import ARCHITECTURES, Architecture
 from gte_np.checkpoint.json_file import Fields, read_json_object
@@ -37,6 +38,14 @@ class BertConfig:
     dtype: str = "float32"  # of the arithmetic, in which `EmbeddingModel.save_pretrained` saved it
     model_type: str = "bert"
 
+    def __post_init__(self) -> None:
+        """Raise CheckpointError for heads that are not equal parts of the hidden size."""
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            raise CheckpointError(
+                f"expected num_attention_heads to divide hidden_size, got {self.num_attention_heads} heads and "
+                f"hidden_size {self.hidden_size}."
+            )
+
     @property
     def architecture(self) -> Architecture:
         """The architecture of this model type."""
@@ -57,25 +66,24 @@ def read_config(folder: Path) -> BertConfig:
         )
     fields = Fields(path, read_json_object(path))
     architecture = _find_architecture(fields)
-    config = BertConfig(
-        vocab_size=fields.integer("vocab_size"),
-        hidden_size=fields.integer("hidden_size"),
-        num_hidden_layers=fields.integer("num_hidden_layers", most=1000),  # bounds the table of names
-        num_attention_heads=fields.integer("num_attention_heads"),
-        intermediate_size=fields.integer("intermediate_size"),
-        max_position_embeddings=fields.integer("max_position_embeddings", least=3),
-        type_vocab_size=fields.integer("type_vocab_size", default=2),
-        layer_norm_eps=fields.number("layer_norm_eps", default=1e-12),
-        dtype=fields.text(DTYPE_KEY, "float32"),
-        model_type=architecture.model_type,
-    )
+    sizes: dict[str, Any] = {
+        "vocab_size": fields.integer("vocab_size"),
+        "hidden_size": fields.integer("hidden_size"),
+        "num_hidden_layers": fields.integer("num_hidden_layers", most=1000),  # bounds the table of names
+        "num_attention_heads": fields.integer("num_attention_heads"),
+        "intermediate_size": fields.integer("intermediate_size"),
+        "max_position_embeddings": fields.integer("max_position_embeddings", least=3),
+        "type_vocab_size": fields.integer("type_vocab_size", default=2),
+        "layer_norm_eps": fields.number("layer_norm_eps", default=1e-12),
+        "dtype": fields.text(DTYPE_KEY, "float32"),
+        "model_type": architecture.model_type,
+    }
+    try:
+        config = BertConfig(**sizes)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     if config.dtype not in dtypes():
         raise fields.error(DTYPE_KEY, f"one of {', '.join(dtypes())}", config.dtype)
-    if config.hidden_size % config.num_attention_heads:
-        raise CheckpointError(
-            f"{path}: expected num_attention_heads to divide hidden_size, "
-            f"got {config.num_attention_heads} heads and hidden_size {config.hidden_size}."
-        )
     return config
 
 

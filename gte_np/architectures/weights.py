@@ -41,6 +41,13 @@ class BertWeights:
     layers: tuple[dict[str, Tensor], ...]
     pooler: dict[str, Tensor] | None
 
+    def check(self, config: BertConfig) -> None:
+        """Raise CheckpointError unless these are the tensors of an encoder of these sizes."""
+        tensors = self.embeddings | (self.pooler or {})
+        for number, layer in enumerate(self.layers):
+            tensors = tensors | {layer_prefix(number) + name: tensor for name, tensor in layer.items()}
+        _refuse(list(_differences(tensors, expected_shapes(config, self.pooler is not None))), "the weights", config)
+
     @property
     def format(self) -> WeightFormat | None:
         """The format that the matrices were saved in, if it is more than a precision."""
@@ -62,11 +69,7 @@ def read_weights(folder: Path, config: BertConfig) -> BertWeights:
     has_pooler = any(name in tensors for name in POOLER)
     shapes = expected_shapes(config, has_pooler)
     problems = [*_differences(tensors, shapes), *_not_finite(tensors)]
-    if problems:
-        raise CheckpointError(
-            f"{path}: expected the tensors of a BERT encoder with {config.num_hidden_layers} layers of "
-            f"{config.hidden_size}, got {len(problems)} difference(s): {_listing(problems)}."
-        )
+    _refuse(problems, str(path), config)
     return BertWeights(
         embeddings={name: tensors[name] for name in EMBEDDINGS},
         layers=tuple(
@@ -145,6 +148,14 @@ def is_finite(tensor: Tensor) -> bool:
     if exponent is None:
         return tensor.data.dtype.kind in "iub" or all(np.isfinite(part).all() for part in parts)
     return all((part.view(np.uint16) & exponent != exponent).all() for part in parts)
+
+
+def _refuse(problems: list[str], where: str, config: BertConfig) -> None:
+    if problems:
+        raise CheckpointError(
+            f"{where}: expected the tensors of a BERT encoder with {config.num_hidden_layers} layers of "
+            f"{config.hidden_size}, got {len(problems)} difference(s): {_listing(problems)}."
+        )
 
 
 def _listing(problems: list[str], at_most: int = 20) -> str:

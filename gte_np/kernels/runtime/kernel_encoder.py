@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gte_np.architectures.config import BertConfig
 from gte_np.architectures.weights import BertWeights
 from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
+from gte_np.errors import InputError
 from gte_np.formats import WeightFormat
 from gte_np.kernels.operations.records import BATCH
 from gte_np.kernels.runtime.chunks import TOKENS_OF_A_CHUNK, Chunk, divide
@@ -54,6 +55,8 @@ class KernelEncoder:
 
     def __call__(self, inputs: EncoderInput, *, keep_layers: bool = False) -> EncoderOutput:
         """Run all layers on the batch; the contract is `gte_np.encoder_interface.Encoder`."""
+        if inputs.config != self.config:
+            raise InputError("expected an input that was checked against this encoder's sizes, got another's.")
         job = _Job(inputs, self.weights, keep_layers)
         pool().call(lambda: self._run_all(job))
         if job.hidden_states is None:
