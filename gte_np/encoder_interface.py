@@ -23,7 +23,7 @@ class EncoderInput:
     them has been checked here, and none of them can change.
 
     `batch` is the TokenBatch, and `config` has the sizes that it was checked against. `position_ids` is (N,) int32,
-    and `rows` is None for all tokens, or (R,) int32 numbers of tokens, ascending, whose last hidden states are wanted.
+    and `rows` is None for all tokens, or (R,) int32: the tokens, ascending, whose last hidden states are wanted.
 
     Raises TypeError for anything but a TokenBatch and integers, and InputError for ids, token types and positions
     outside of the model's tables, and for rows that are not there, or not in ascending order without repetition.

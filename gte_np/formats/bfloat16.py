@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.formats.stored_tensor import StoredTensor
-from gte_np.formats.weight_format import FloatArray, FormattedMatrix, ProductStep, Value, WeightFormat
+from gte_np.formats.weight_format import DotProductStep, FloatArray, FormattedMatrix, ProductStep, WeightFormat
 
 
 class Bfloat16(WeightFormat):
@@ -29,27 +29,8 @@ class Bfloat16(WeightFormat):
         return lambda x: StoredTensor("bfloat16", round_to_bfloat16(x)).to_float32() @ weight.T  # -> (N, out)
 
     def step(self, target: Any) -> ProductStep:
-        """Two products, by the target's dot product if it has one."""
-        return Bfloat16Step(target.bfloat16_dot_product)
-
-
-class Bfloat16Step(ProductStep):
-    """Two values of x with two weights of each output feature."""
-
-    def __init__(self, dot_product: Any) -> None:
-        self.dot_product = dot_product
-
-    def load_weights(self, emit: Any, panel: Any, step: Value, first: int) -> Value:
-        """Pairs of weights."""
-        return self.dot_product.weights(emit, emit.load_words(panel.weight_at(emit, step, first)))
-
-    def load_x(self, emit: Any, pointer: Value) -> Value:
-        """A pair of values, broadcast."""
-        return self.dot_product.x(emit, emit.broadcast(emit.load_word(pointer)))
-
-    def multiply_add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
-        """Adds the product of the second values of the pairs, then that of the first."""
-        return self.dot_product.add(emit, x, weights, accumulator)
+        """Two products, that of the second values first, by the target's dot product if it has one."""
+        return DotProductStep(target.bfloat16_dot_product)
 
 
 def round_to_bfloat16(values: FloatArray) -> NDArray[np.uint16]:

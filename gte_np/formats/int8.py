@@ -20,7 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.formats.stored_tensor import StoredTensor
-from gte_np.formats.weight_format import FloatArray, FormattedMatrix, Parts, ProductStep, Value, WeightFormat
+from gte_np.formats.weight_format import (
+    DotProductStep,
+    FloatArray,
+    FormattedMatrix,
+    Parts,
+    ProductStep,
+    Value,
+    WeightFormat,
+)
 
 SCALE = "_scale"  # what the name of the (out,) float32 scales adds to that of the matrix
 FACTORS = 4  # float32 values that the kernels keep for each row of x: scale, zero, rest, place of the outlier
@@ -131,11 +139,8 @@ def quantize_tokens(x: FloatArray) -> QuantizedTokens:
     return QuantizedTokens(integers.astype(np.float64), scale, zero, rest, outlier)
 
 
-class Int8Step(ProductStep):
+class Int8Step(DotProductStep):
     """Four bytes of x with four weights of each output feature."""
-
-    def __init__(self, dot_product: Any) -> None:
-        self.dot_product = dot_product
 
     def columns(self, emit: Any, panel: Any) -> list[Int8Columns]:
         """Scales, sums of weights and biases."""
@@ -152,18 +157,6 @@ class Int8Step(ProductStep):
     def start(self, emit: Any, columns: list[Int8Columns]) -> list[Value]:
         """Zero, or what makes up for the way in which a target's instruction reads x."""
         return [self.dot_product.start(emit, column.weight_sums) for column in columns]
-
-    def load_weights(self, emit: Any, panel: Any, step: Value, first: int) -> Value:
-        """Four weights of each output feature."""
-        return self.dot_product.weights(emit, emit.load_words(panel.weight_at(emit, step, first)))
-
-    def load_x(self, emit: Any, pointer: Value) -> Value:
-        """Four bytes, broadcast."""
-        return self.dot_product.x(emit, emit.broadcast(emit.load_word(pointer)))
-
-    def multiply_add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
-        """Exact."""
-        return self.dot_product.add(emit, x, weights, accumulator)
 
     def finish(
         self, emit: Any, accumulators: list[Value], columns: list[Int8Columns], panel: Any, factors: Value

@@ -207,3 +207,22 @@ class ProductStep(ABC):
     def finish(self, emit: Any, accumulators: list[Value], columns: list[Any], panel: Any, factors: Value) -> Any:
         """The epilogue: the accumulators of a row -> its float32 results. `factors` points to those of the row."""
         return accumulators
+
+
+class DotProductStep(ProductStep):
+    """A step on words of several values: a target's `DotProduct` of a word of x with one of each output feature."""
+
+    def __init__(self, dot_product: Any) -> None:
+        self.dot_product = dot_product
+
+    def load_weights(self, emit: Any, panel: Any, step: Value, first: int) -> Value:
+        """As the dot product wants them."""
+        return self.dot_product.weights(emit, emit.load_words(panel.weight_at(emit, step, first)))
+
+    def load_x(self, emit: Any, pointer: Value) -> Value:
+        """Broadcast, as the dot product wants it."""
+        return self.dot_product.x(emit, emit.broadcast(emit.load_word(pointer)))
+
+    def multiply_add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
+        """By the dot product."""
+        return self.dot_product.add(emit, x, weights, accumulator)
