@@ -462,8 +462,8 @@ def test_eight_callers_of_one_model(
     expected = small.encode(TEXTS)
     model = EmbeddingModel(small_folder, backend="numba", threads=limit)
     encoder: Any = model.bert._encoder
-    gauge = Gauge(encoder._encode)
-    monkeypatch.setattr(encoder, "_encode", gauge)
+    gauge = Gauge(encoder._run_program)
+    monkeypatch.setattr(encoder, "_run_program", gauge)
     monkeypatch.setattr(pool(), "_processors", 2)
     wrong: list[str] = []
 
@@ -486,7 +486,7 @@ def test_an_error_in_a_run_leaves_the_model_usable(
 ) -> None:
     model = EmbeddingModel(small_folder, backend="numba", threads=3)
     encoder: Any = model.bert._encoder
-    encode, calls = encoder._encode, iter(range(100))
+    encode, calls = encoder._run_program, iter(range(100))
 
     def fail_second(*arguments: Any) -> None:
         encode(*arguments)
@@ -494,7 +494,7 @@ def test_an_error_in_a_run_leaves_the_model_usable(
             raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(encoder, "_encode", fail_second)
+        patch.setattr(encoder, "_run_program", fail_second)
         with pytest.raises(MemoryError):
             model.encode(texts)
     assert is_idle(pool())
@@ -767,11 +767,13 @@ INTERRUPT_AT_EACH_LINE = """
 import faulthandler, sys
 import numpy as np
 from gte_np import EmbeddingModel
+from gte_np.encoder_interface import EncoderInput
 from gte_np.kernels.runtime.threads import pool
 
 folder, function = sys.argv[1:]
 model = EmbeddingModel(folder, backend="numba", threads=2)
-encode, batch = model.bert._encoder, model.tokenize(["happy person"])  # a team of two
+encode = model.bert._encoder  # a team of two
+batch = EncoderInput(model.tokenize(["happy person"]), model.bert.config)
 expected = encode(batch).last_hidden_state
 
 class Interrupter:
@@ -823,9 +825,11 @@ DEEP_CALLS = """
 import faulthandler, sys
 import numpy as np
 from gte_np import EmbeddingModel
+from gte_np.encoder_interface import EncoderInput
 
 model = EmbeddingModel(sys.argv[1], backend="numba", threads=2)
-encode, batch = model.bert._encoder, model.tokenize(["happy person"])
+encode = model.bert._encoder
+batch = EncoderInput(model.tokenize(["happy person"]), model.bert.config)
 expected = encode(batch).last_hidden_state
 
 def call(depth):
