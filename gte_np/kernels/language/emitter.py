@@ -113,6 +113,13 @@ class Emitter:
         address = self.at(self.builder.bitcast(pointer, BYTE_POINTER), distance)
         self.builder.call(function, [address, INT32(0), INT32(2), INT32(1)])  # to read, second cache, data
 
+    def forbid_unrolling(self, branch: ir.Instruction) -> None:
+        """Keep LLVM from unrolling the loop that a branch closes."""
+        module = self.builder.module
+        loop = module.add_metadata([module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])])
+        loop.operands = (loop, *loop.operands)  # the name of a loop is a node that refers to itself
+        branch.set_metadata("llvm.loop", loop)
+
     # --- values ---------------------------------------------------------------------------------------------------
 
     def floats(self, value: float) -> ir.Constant:

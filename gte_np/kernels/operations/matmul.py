@@ -277,7 +277,9 @@ class _Product:
         next_step = builder.add(step, INT64(1))
         step.add_incoming(next_step, loop)
         after = builder.append_basic_block("after")
-        builder.cbranch(builder.icmp_signed("<", next_step, self.steps), loop, after)
+        repeat = builder.cbranch(builder.icmp_signed("<", next_step, self.steps), loop, after)
+        if 2 * len(start) > self.panel.packed.target.tile_rows:  # it fills the registers: unrolled, it would spill
+            emit.forbid_unrolling(repeat)
         builder.position_at_end(after)
         return sums
 

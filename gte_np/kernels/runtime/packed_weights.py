@@ -152,8 +152,6 @@ class PackedWeights:
         self.target = target
         self.eps = config.layer_norm_eps
         tensors = weights.embeddings
-        self.words = _copied(weight_format.of(tensors[WORDS]))
-        tensors[WORDS].forget_pages()
         self.token_types = self._padded_rows(tensors["embeddings.token_type_embeddings.weight"])
         self.positions = self._padded_rows(tensors["embeddings.position_embeddings.weight"])
         self.embedding_norm = self._norm(tensors, "embeddings.LayerNorm")
@@ -164,13 +162,17 @@ class PackedWeights:
         self.layers = [self._layer(number, layer) for number, layer in enumerate(weights.layers)]
 
     def pack(self, weights: BertWeights, threads: int) -> None:
-        """Copy the matrices into their panels, in so many threads."""
-        jobs = [
+        """Copy the word table, and the matrices into their panels, in so many threads."""
+        jobs = [partial(self._copy_words, weights.embeddings[WORDS])] + [
             partial(self._pack, packed.linears[name], name, layer)
             for packed, layer in zip(self.layers, weights.layers, strict=True)
             for name in LINEARS
         ]
         pool().call(partial(_run_all, jobs, threads))
+
+    def _copy_words(self, table: Tensor) -> None:
+        self.words = _copied(self.format.of(table))
+        table.forget_pages()
 
     def unpacked(self, layer: int) -> dict[str, Any]:
         """A layer's tensors under their published names, from the panels: FormattedMatrix for each matrix."""
