@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.formats.weight_format import FloatArray, FormattedMatrix, ProductStep, Value, WeightFormat
+from gte_np.formats.weight_format import FloatArray, FormattedMatrix, Parts, ProductStep, Value, WeightFormat
 
 
 class FloatFormat(WeightFormat):
@@ -25,6 +25,13 @@ class FloatFormat(WeightFormat):
     def encode_rows(self, values: FloatArray) -> dict[str, NDArray[Any]]:
         """Only float32 is ever made: a checkpoint of several precisions is widened to it."""
         return {"": values}
+
+    def gather(self, parts: Parts, rows: NDArray[np.integer], out: FloatArray) -> None:
+        """NumPy widens float16 where it writes; it has no bfloat16."""
+        if self.stored == "bfloat16":
+            super().gather(parts, rows, out)
+        else:
+            out[:] = parts[""].data[rows]
 
     def multiplier(self, matrix: FormattedMatrix) -> Callable[[FloatArray], FloatArray]:
         """x W^T in float32."""

@@ -67,6 +67,10 @@ class Int8(WeightFormat):
         """integers * scale."""
         return parts[""].data * parts[SCALE].data[:, None]
 
+    def gather(self, parts: Parts, rows: NDArray[np.integer], out: FloatArray) -> None:
+        """Scaled where they are written."""
+        np.multiply(parts[""].data[rows], parts[SCALE].data[rows, None], out=out)
+
     def multiplier(self, matrix: FormattedMatrix) -> Callable[[FloatArray], FloatArray]:
         """Quantise x, multiply whole numbers, scale."""
         return Int8Product(matrix.parts[""].data.astype(np.float64), np.array(matrix.parts[SCALE].data))

@@ -132,6 +132,10 @@ class WeightFormat(ABC):
         """The arrays -> (out, in) float32 values."""
         return parts[""].to_float32()
 
+    def gather(self, parts: Parts, rows: NDArray[np.integer], out: FloatArray) -> None:
+        """Write the values of some rows, by their numbers, to `out`, (rows, in)."""
+        out[:] = self.decode({suffix: part.rows(rows) for suffix, part in parts.items()})
+
     # --- in the reference -----------------------------------------------------------------------------------------
 
     @abstractmethod

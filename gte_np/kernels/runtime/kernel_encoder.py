@@ -82,8 +82,8 @@ class KernelEncoder:
             batch, arrays = job.describe(chunk)
             start, end = job.tokens_of(chunk)
             ids = job.inputs.batch.input_ids[start:end]
-            workspace.hidden[: end - start] = self.weights.words.rows(ids).to_float32()  # (N,) -> (N, D)
-            arguments = [array.ctypes.data for array in (workspace.run, program, batch, self.weights.matrices)]
+            self.weights.format.gather(self.weights.words.parts, ids, workspace.hidden[: end - start])  # -> (N, D)
+            arguments = [address_of(array) for array in (workspace.run, program, batch, self.weights.matrices)]
             if threads == 1:
                 self._run_program(*arguments, 0)
             else:
@@ -139,26 +139,30 @@ class _Job:
         start, end = self.tokens_of(chunk)
         offsets = batch.offsets[chunk.first : chunk.last + 1] - np.int32(start)
         arrays = {
-            "offsets": offsets,
             "position_ids": self.inputs.position_ids[start:end],
             "token_type_ids": batch.token_type_ids[start:end],
+            "offsets": offsets,
         }
-        sizes = {"texts": chunk.last - chunk.first, "tokens": end - start, "wanted": end - start}
+        fields = {"tokens": end - start, "texts": len(offsets) - 1, "wanted": end - start}
         first = start
         if self.rows is not None:
-            first, last = (int(at) for at in np.searchsorted(self.rows, (start, end)))
-            arrays["wanted_rows"] = (self.rows[first:last] - start).astype(np.int32)
-            arrays["wanted_offsets"] = np.searchsorted(arrays["wanted_rows"], offsets).astype(np.int32)
-            sizes["wanted"] = last - first
+            first, last = self.rows.searchsorted((start, end)).tolist()
+            arrays["wanted_rows"] = self.rows[first:last] - np.int32(start)
+            arrays["wanted_offsets"] = arrays["wanted_rows"].searchsorted(offsets).astype(np.int32)
+            fields["wanted"] = last - first
         arrays["output"] = self._output[first:]
-        sizes["output_stride"] = self._width
+        fields["output_stride"] = self._width
         if self.hidden_states is not None:
             arrays["hidden_states"] = self._hidden_states[:, start:]
-            sizes["layer_stride"] = self._hidden_states[0].size
-        record = np.zeros(1, BATCH)
-        for name, value in (sizes | {name: array.ctypes.data for name, array in arrays.items()}).items():
-            record[name] = value
-        return record, list(arrays.values())
+            fields["layer_stride"] = self._hidden_states[0].size
+        fields |= {name: address_of(array) for name, array in arrays.items()}
+        return np.array([tuple(fields.get(name, 0) for name in BATCH.names or ())], BATCH), list(arrays.values())
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """Where an array begins; faster than its `ctypes.data`."""
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 @cache
