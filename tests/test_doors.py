@@ -1,0 +1,129 @@
+"""The doors to compiled code: whatever is asked of them, nothing is read or written out of bounds.
+
+Python programs run in processes of their own here, in guarded memory, since a fault ends them.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.guard_pages import CAN_GUARD
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Runs two texts through a model whose memory is guarded, with something broken if that is asked for.
+GUARDED = """
+import sys
+from pathlib import Path
+import numpy as np
+from gte_np import BertModel, TokenBatch
+from gte_np.kernels.runtime import kernel_encoder, packed_weights
+from tests.guard_pages import GuardedMemory, guard_kernels
+
+folder, side, fault = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+guard_kernels(GuardedMemory(side))
+describe = kernel_encoder._Job.describe
+
+
+def described(change):
+    def changed(job, chunk):
+        record, arrays = describe(job, chunk)
+        change(record, arrays)
+        return record, arrays
+
+    kernel_encoder._Job.describe = changed
+
+
+def written(change):
+    begin = kernel_encoder.Workspace.begin
+
+    def changed(workspace, *arguments, **options):
+        steps = begin(workspace, *arguments, **options)
+        change(steps)
+        return steps
+
+    kernel_encoder.Workspace.begin = changed
+
+
+def widen(steps, operation, field="width", by=64):
+    steps[field][steps["operation"] == operation] += by
+
+
+class Shorter(kernel_encoder.Workspace):
+    def _values(self, name, stride):
+        self.tokens -= name == "inner"
+        values = super()._values(name, stride)
+        self.tokens += name == "inner"
+        return values
+
+
+class LessScratch(kernel_encoder.Workspace):
+    def _guard_scratch(self):
+        self._scratch -= 16
+        super()._guard_scratch()
+
+
+def pack_too_much(values, dtype=None):
+    if dtype is packed_weights.LAYOUT:
+        values = [(values[0][0] + 1, *values[0][1:])]
+    return np.array(values, dtype)
+
+
+def write_to_ids(record, arrays):
+    record["output"] = record["position_ids"]
+
+
+FAULTS = {
+    "none": lambda: None,
+    "width": lambda: written(lambda steps: widen(steps, 4)),
+    "depth": lambda: written(lambda steps: widen(steps, 1, "depth", 16)),
+    "panels": lambda: written(lambda steps: widen(steps, 1, "panels", 1)),
+    "head": lambda: written(lambda steps: widen(steps, 2, "heads", 1)),
+    "rows": lambda: setattr(kernel_encoder, "Workspace", Shorter),
+    "scratch": lambda: setattr(kernel_encoder, "Workspace", LessScratch),
+    "tokens": lambda: described(lambda record, arrays: record.__setitem__("tokens", record["tokens"] + 1)),
+    "texts": lambda: described(lambda record, arrays: record.__setitem__("texts", record["texts"] + 1)),
+    "before": lambda: described(lambda record, arrays: record.__setitem__("offsets", record["offsets"] - 4)),
+    "read only": lambda: described(write_to_ids),
+    "pack": lambda: setattr(packed_weights.np, "array", pack_too_much),
+}
+FAULTS[fault]()
+model = BertModel.from_folder(folder, backend="numba", threads=1)
+model.encode_batch(TokenBatch.from_ids([[7] * 40, [8] * 24]))
+print("done")
+"""
+
+
+def run_guarded(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=100)
+
+
+@pytest.mark.skipif(not CAN_GUARD, reason="needs mprotect")
+@pytest.mark.parametrize("side", ["end", "start"])
+def test_what_is_right_touches_no_guard_page(side: str, small_folder: Path) -> None:
+    done = run_guarded(GUARDED, small_folder, side, "none")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+@pytest.mark.skipif(not CAN_GUARD, reason="needs mprotect")
+@pytest.mark.parametrize(
+    ("fault", "side"),
+    [
+        *(
+            (fault, "end")
+            for fault in ("width", "depth", "panels", "head", "rows", "scratch", "tokens", "texts", "pack")
+        ),
+        ("before", "start"),
+        ("read only", "start"),
+    ],
+)
+def test_a_bound_that_is_broken_is_seen(fault: str, side: str, small_folder: Path) -> None:
+    """The guard pages guard: each part of what compiled code is told, made wrong on purpose, ends the process."""
+    done = run_guarded(GUARDED, small_folder, side, fault)
+    assert done.returncode in (-signal.SIGSEGV, -signal.SIGBUS), done.stderr
