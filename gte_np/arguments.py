@@ -30,13 +30,15 @@ def check_integer(name: str, value: object, least: int, most: int | None = None)
 def check_integers(
     name: str, values: ArrayLike, least: int | None = None, most: int | None = None
 ) -> NDArray[np.integer[Any]]:
-    """Return the values as an array of integers, of 64 bits or as they came.
+    """Return a copy of the values as an array of integers, of 64 bits or as they came.
+
+    It is the copy that is checked, so whoever holds the values cannot change what was checked.
 
     Raises TypeError for anything but integers, and InputError for rows of several lengths and for numbers below
     `least` or above `most`.
     """
     try:
-        array = np.asarray(values)
+        array = np.array(values)
     except ValueError as error:
         raise InputError(f"expected {name} in rows of one length, got rows of several lengths: pad them.") from error
     if array.size == 0 or array.dtype.kind == "b":

@@ -8,10 +8,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from gte_np import EmbeddingModel, GteError, InputError, TokenBatch
 from tests.guard_pages import CAN_GUARD
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,3 +131,31 @@ def test_a_bound_that_is_broken_is_seen(fault: str, side: str, small_folder: Pat
     """The guard pages guard: each part of what compiled code is told, made wrong on purpose, ends the process."""
     done = run_guarded(GUARDED, small_folder, side, fault)
     assert done.returncode in (-signal.SIGSEGV, -signal.SIGBUS), done.stderr
+
+
+# --- what a hunt has found ----------------------------------------------------------------------------------------
+
+
+def test_what_is_checked_is_a_copy() -> None:
+    """Another thread writes to the array all the while: a batch has all of the old numbers or is refused."""
+    ids = np.ones(200_000, np.int32)
+    columns, offsets = np.zeros(len(ids), np.int32), np.array([0, len(ids)])
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            ids[-1] = -1
+            ids[-1] = 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(300):
+            try:
+                batch = TokenBatch(ids, columns, columns, offsets, offsets[1:])
+            except GteError:
+                continue
+            assert batch.input_ids.min() == 1
+    finally:
+        done.set()
+        writer.join()
