@@ -96,18 +96,18 @@ class TokenBatch:
         return cls(**fields)
 
     @classmethod
-    def from_padded(
-        cls, input_ids: NDArray[np.integer], attention_mask: NDArray[np.bool_], token_type_ids: NDArray[np.integer]
-    ) -> TokenBatch:
-        """Pack the tokens of (B, T) arrays that the mask, True for a token, keeps, wherever the padding is."""
-        shapes = np.shape(input_ids), np.shape(attention_mask), np.shape(token_type_ids)
-        if len(set(shapes)) != 1 or len(shapes[0]) != 2 or attention_mask.dtype != np.bool_:
-            raise InputError(f"expected (B, T) ids, a mask of bool and token types, got shapes {shapes}.")
-        lengths = attention_mask.sum(axis=1)  # (B, T) -> (B,)
+    def from_padded(cls, input_ids: ArrayLike, attention_mask: ArrayLike, token_type_ids: ArrayLike) -> TokenBatch:
+        """Pack the tokens of (B, T) arrays that the mask, True or 1 for a token, keeps, wherever the padding is."""
+        ids, types = check_integers("input_ids", input_ids), check_integers("token_type_ids", token_type_ids)
+        kept = check_integers("attention_mask", attention_mask, 0, 1) == 1
+        shapes = ids.shape, kept.shape, types.shape
+        if len(set(shapes)) != 1 or ids.ndim != 2:
+            raise InputError(f"expected (B, T) ids, a mask and token types, got shapes {shapes}.")
+        lengths = kept.sum(axis=1)  # (B, T) -> (B,)
         fields: dict[str, Any] = {
-            "input_ids": input_ids[attention_mask],  # (B, T) -> (N,)
-            "columns": attention_mask.nonzero()[1],  # (B, T) -> (N,)
-            "token_type_ids": token_type_ids[attention_mask],  # (B, T) -> (N,)
+            "input_ids": ids[kept],  # (B, T) -> (N,)
+            "columns": kept.nonzero()[1],  # (B, T) -> (N,)
+            "token_type_ids": types[kept],  # (B, T) -> (N,)
             "offsets": offsets_of(lengths),
             "token_counts": lengths,
         }

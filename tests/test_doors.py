@@ -159,3 +159,31 @@ def test_what_is_checked_is_a_copy() -> None:
     finally:
         done.set()
         writer.join()
+
+
+def test_padded_lists_are_packed() -> None:
+    batch = TokenBatch.from_padded([[5, 6], [7, 0]], [[1, 1], [True, 0]], ((0, 1), (0, 0)))
+    assert (batch.input_ids.tolist(), batch.offsets.tolist()) == ([5, 6, 7], [0, 2, 3])
+    assert batch.token_type_ids.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["input_ids", "attention_mask", "token_type_ids"])
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ([[1], [1, 1]], InputError, "several lengths"),
+        ([[1, 1]], InputError, r"\(1, 2\)"),
+        (None, TypeError, "integers, got object"),
+        ([[1.5, 1], [1, 1]], TypeError, "integers, got float64"),
+        ("abc", TypeError, "integers, got <U3"),
+    ],
+)
+def test_padded_arrays_that_cannot_be(name: str, value: Any, error: type[Exception], message: str) -> None:
+    right = {name: np.ones((2, 2), int) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    with pytest.raises(error, match=message):
+        TokenBatch.from_padded(**(right | {name: value}))
+
+
+def test_a_padded_mask_is_of_ones_and_zeros() -> None:
+    with pytest.raises(InputError, match="attention_mask from 0 to 1, got 1 to 2"):
+        TokenBatch.from_padded([[5, 6]], [[1, 2]], [[0, 0]])
