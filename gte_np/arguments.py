@@ -14,16 +14,22 @@ from gte_np.errors import InputError
 
 def check_integer(name: str, value: object, least: int, most: int | None = None) -> int:
     """Return the value as an int. Raise TypeError if it is no whole number, InputError if it is out of range."""
+    number = as_integer(name, value)
+    if number < least or (most is not None and number > most):
+        limits = f"at least {least}" if most is None else f"from {least} to {most}"
+        came = number if number.bit_length() < 64 else "a number of more than 64 bits"
+        raise InputError(f"expected {name} to be {limits}, got {came}.")
+    return number
+
+
+def as_integer(name: str, value: object) -> int:
+    """Return the value as an int. Raise TypeError if it is no whole number."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]  # NumPy's integers too
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
         raise TypeError(f"expected {name} to be an int, got {type(value).__name__}.")
-    if number < least or (most is not None and number > most):
-        limits = f"at least {least}" if most is None else f"from {least} to {most}"
-        came = number if number.bit_length() < 64 else "a number of more than 64 bits"
-        raise InputError(f"expected {name} to be {limits}, got {came}.")
     return number
 
 

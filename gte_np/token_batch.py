@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gte_np.arguments import check_integers
+from gte_np.arguments import as_integer, check_integers
 from gte_np.errors import InputError
 
 TokenArray = NDArray[np.int32]
@@ -124,9 +124,9 @@ class TokenBatch:
     def slice(self, text: int) -> slice:
         """Where the tokens of one text lie in the packed arrays. A negative number counts from the last text.
 
-        Raises IndexError for a text that is not there.
+        Raises IndexError for a text that is not there, and TypeError for anything but an int.
         """
-        text = range(len(self))[text]
+        text = range(len(self))[as_integer("the number of a text", text)]
         return slice(int(self.offsets[text]), int(self.offsets[text + 1]))
 
     @property

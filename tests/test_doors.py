@@ -187,3 +187,14 @@ def test_padded_arrays_that_cannot_be(name: str, value: Any, error: type[Excepti
 def test_a_padded_mask_is_of_ones_and_zeros() -> None:
     with pytest.raises(InputError, match="attention_mask from 0 to 1, got 1 to 2"):
         TokenBatch.from_padded([[5, 6]], [[1, 2]], [[0, 0]])
+
+
+@pytest.mark.parametrize("text", [slice(0, 1), slice(None), "a", None, 0.0, [0], np.array([0]), True])
+def test_the_number_of_a_text_is_an_integer(text: Any) -> None:
+    batch = TokenBatch.from_ids([[1, 2], [3]])
+    for door in (batch.__getitem__, batch.slice):
+        with pytest.raises(TypeError, match="expected the number of a text to be an int, got"):
+            door(text)
+    with pytest.raises(IndexError):
+        batch[2**70]
+    assert [ids.tolist() for ids in iter(batch)] == [[1, 2], [3]]  # type: ignore[call-overload]  # it has __getitem__
