@@ -82,7 +82,11 @@ class TokenBatch:
         >>> batch.input_ids.tolist(), batch.columns.tolist(), batch.offsets.tolist()
         ([101, 7, 102, 101, 102], [0, 1, 2, 0, 1], [0, 3, 5])
         """
-        arrays = [check_integers(f"token ids of text {text}", text_ids) for text, text_ids in enumerate(ids)]
+        try:
+            texts = enumerate(ids)
+        except TypeError as error:
+            raise TypeError(f"expected a list of token ids for each text, got {type(ids).__name__}.") from error
+        arrays = [check_integers(f"token ids of text {text}", text_ids) for text, text_ids in texts]
         if any(array.ndim != 1 for array in arrays):
             raise InputError("expected one list of token ids for each text.")
         lengths = [len(array) for array in arrays]

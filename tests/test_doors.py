@@ -197,4 +197,10 @@ def test_the_number_of_a_text_is_an_integer(text: Any) -> None:
             door(text)
     with pytest.raises(IndexError):
         batch[2**70]
-    assert [ids.tolist() for ids in iter(batch)] == [[1, 2], [3]]  # type: ignore[call-overload]  # it has __getitem__
+    assert [ids.tolist() for ids in iter(batch)] == [[1, 2], [3]]
+
+
+@pytest.mark.parametrize("ids", [5, None, 2.5, np.array(5), object()])
+def test_ids_come_in_lists(ids: Any) -> None:
+    with pytest.raises(TypeError, match="expected a list of token ids for each text, got"):
+        TokenBatch.from_ids(ids)
