@@ -86,12 +86,12 @@ class TokenBatch:
             texts = enumerate(ids)
         except TypeError as error:
             raise TypeError(f"expected a list of token ids for each text, got {type(ids).__name__}.") from error
-        arrays = [check_integers(f"token ids of text {text}", text_ids) for text, text_ids in texts]
+        arrays = [_check_int32(f"token ids of text {text}", text_ids) for text, text_ids in texts]
         if any(array.ndim != 1 for array in arrays):
             raise InputError("expected one list of token ids for each text.")
         lengths = [len(array) for array in arrays]
         fields: dict[str, Any] = {
-            "input_ids": np.concatenate([np.empty(0, np.int64), *arrays]),
+            "input_ids": np.concatenate([np.empty(0, np.int32), *arrays]),
             "columns": np.concatenate([np.empty(0, np.int64), *map(np.arange, lengths)]),
             "token_type_ids": np.zeros(sum(lengths), np.int32),
             "offsets": offsets_of(lengths),
@@ -142,6 +142,10 @@ class TokenBatch:
 def offsets_of(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.integer]:
     """(B,) lengths -> (B + 1,) offsets of texts laid end to end."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def _check_int32(name: str, values: ArrayLike) -> TokenArray:
+    return check_integers(name, values, 0, LARGEST_INT32).astype(np.int32)
 
 
 def _brief(array: NDArray[Any]) -> str:

@@ -204,3 +204,10 @@ def test_the_number_of_a_text_is_an_integer(text: Any) -> None:
 def test_ids_come_in_lists(ids: Any) -> None:
     with pytest.raises(TypeError, match="expected a list of token ids for each text, got"):
         TokenBatch.from_ids(ids)
+
+
+def test_ids_may_be_unsigned_64_bit_integers() -> None:
+    batch = TokenBatch.from_ids([np.array([5, 6], np.uint64), np.array([7], ">u8"), [8]])
+    assert batch.input_ids.tolist() == [5, 6, 7, 8]
+    with pytest.raises(InputError, match="token ids of text 1 from 0 to 2147483647, got 18446744073709551615"):
+        TokenBatch.from_ids([[1], np.array([2**64 - 1], np.uint64)])
