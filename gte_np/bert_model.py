@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gte_np.architectures.config import BertConfig, read_config
 from gte_np.architectures.weights import BertWeights, read_weights, stored_precision, to_float32
-from gte_np.arguments import check_choice, check_integer, check_integers
+from gte_np.arguments import check_choice, check_flag, check_integer, check_integers
 from gte_np.backend import backend_of, check_backend, make_encoder
 from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.checkpoint.weight_files import weight_names
@@ -141,8 +141,8 @@ class BertModel(Loaded):
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
         *,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = False,
+        output_attentions: bool | None = False,
     ) -> BertOutput:
         """Run the encoder on padded token ids, as transformers' BertModel does.
 
@@ -153,6 +153,8 @@ class BertModel(Loaded):
         Raises TypeError for arrays of anything but integers, InputError for a wrong shape, for ids outside of the
         tables, and for more tokens than the model has positions.
         """
+        check_flag("output_hidden_states", output_hidden_states, optional=True)
+        check_flag("output_attentions", output_attentions, optional=True)
         ids = _padded_integers(input_ids, "input_ids")
         mask = np.ones_like(ids) if attention_mask is None else _padded_integers(attention_mask, "attention_mask")
         types = np.zeros_like(ids) if token_type_ids is None else _padded_integers(token_type_ids, "token_type_ids")
@@ -165,7 +167,7 @@ class BertModel(Loaded):
             raise InputError("expected attention_mask to hold 1 for a token and 0 for padding, got other values.")
         kept = mask == 1  # (B, T)
         batch = TokenBatch.from_padded(ids, kept, types)  # (B, T) -> N tokens
-        output = self.encode_batch(batch, keep_layers=output_hidden_states or output_attentions)
+        output = self.encode_batch(batch, keep_layers=bool(output_hidden_states or output_attentions))
         last = _unpack(output.last_hidden_state, kept)
         return BertOutput(
             last_hidden_state=last,
@@ -186,6 +188,7 @@ class BertModel(Loaded):
         the model or the batch does not have; CheckpointError if the weights, although finite, give numbers that are
         not.
         """
+        check_flag("keep_layers", keep_layers)
         if rows is not None and keep_layers:
             raise InputError(
                 "expected either rows or keep_layers, got both: hidden states of layers are of all rows."

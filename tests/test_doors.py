@@ -211,3 +211,13 @@ def test_ids_may_be_unsigned_64_bit_integers() -> None:
     assert batch.input_ids.tolist() == [5, 6, 7, 8]
     with pytest.raises(InputError, match="token ids of text 1 from 0 to 2147483647, got 18446744073709551615"):
         TokenBatch.from_ids([[1], np.array([2**64 - 1], np.uint64)])
+
+
+@pytest.mark.parametrize("value", ["yes", 1, 2.5, np.array([True, False]), []])
+@pytest.mark.parametrize("name", ["output_hidden_states", "output_attentions", "keep_layers"])
+def test_flags_are_true_or_false(name: str, value: Any, small: EmbeddingModel) -> None:
+    with pytest.raises(TypeError, match=f"expected {name} to be True"):
+        if name == "keep_layers":
+            small.bert.encode_batch(TokenBatch.from_ids([[1]]), keep_layers=value)
+        else:
+            small.bert([[1]], **{name: value})
