@@ -173,7 +173,9 @@ class BertModel(Loaded):
             last_hidden_state=last,
             pooler_output=None if self._pooler is None else pool_first_token(last, self._pooler),
             hidden_states=_unpack_layers(output, kept) if output_hidden_states else None,
-            attentions=_unpack_attentions(output, kept) if output_attentions else None,
+            attentions=_unpack_attentions(output, kept, self.config.num_attention_heads)
+            if output_attentions
+            else None,
         )
 
     def encode_batch(
@@ -237,12 +239,11 @@ def _unpack_layers(output: EncoderOutput, kept: NDArray[np.bool_]) -> tuple[Floa
     return tuple(_unpack(hidden, kept) for hidden in output.hidden_states or ())
 
 
-def _unpack_attentions(output: EncoderOutput, kept: NDArray[np.bool_]) -> tuple[FloatArray, ...]:
-    return tuple(_unpack_attention(texts, kept) for texts in output.attentions or ())
+def _unpack_attentions(output: EncoderOutput, kept: NDArray[np.bool_], heads: int) -> tuple[FloatArray, ...]:
+    return tuple(_unpack_attention(texts, kept, heads) for texts in output.attentions or ())
 
 
-def _unpack_attention(texts: list[FloatArray], kept: NDArray[np.bool_]) -> FloatArray:
-    heads = texts[0].shape[0] if texts else 0
+def _unpack_attention(texts: list[FloatArray], kept: NDArray[np.bool_], heads: int) -> FloatArray:
     padded = np.zeros((len(kept), heads, kept.shape[1], kept.shape[1]), np.float32)
     for rows, columns, probabilities in zip(padded, kept, texts, strict=True):
         rows[:, np.outer(columns, columns)] = probabilities.reshape(heads, -1)  # (H, t, t) -> (H, T, T)

@@ -221,3 +221,13 @@ def test_flags_are_true_or_false(name: str, value: Any, small: EmbeddingModel) -
             small.bert.encode_batch(TokenBatch.from_ids([[1]]), keep_layers=value)
         else:
             small.bert([[1]], **{name: value})
+
+
+@pytest.mark.parametrize("width", [0, 3])
+def test_no_texts_have_states_of_the_usual_shapes(width: int, small: EmbeddingModel) -> None:
+    output = small.bert(np.empty((0, width), int), output_hidden_states=True, output_attentions=True)
+    assert output.last_hidden_state.shape == (0, width, 32)
+    assert output.pooler_output is not None
+    assert output.pooler_output.shape == (0, 32)
+    assert [states.shape for states in output.hidden_states or ()] == [(0, width, 32)] * 3
+    assert [weights.shape for weights in output.attentions or ()] == [(0, 4, width, width)] * 2
