@@ -231,3 +231,13 @@ def test_no_texts_have_states_of_the_usual_shapes(width: int, small: EmbeddingMo
     assert output.pooler_output.shape == (0, 32)
     assert [states.shape for states in output.hidden_states or ()] == [(0, width, 32)] * 3
     assert [weights.shape for weights in output.attentions or ()] == [(0, 4, width, width)] * 2
+
+
+def test_masked_values_are_refused(small: EmbeddingModel) -> None:
+    masked = np.ma.masked_array([[5, 6, 7]], mask=[[False, False, True]])
+    with pytest.raises(InputError, match="expected input_ids without masked values"):
+        small.bert(masked)
+    with pytest.raises(InputError, match="expected rows without masked values"):
+        small.bert.encode_batch(TokenBatch.from_ids([[1, 2]]), rows=np.ma.masked)
+    nothing_masked = np.ma.masked_array([[5, 6, 7]])
+    assert np.array_equal(small.bert(nothing_masked)[0], small.bert([[5, 6, 7]])[0])
