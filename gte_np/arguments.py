@@ -34,13 +34,13 @@ def as_integer(name: str, value: object) -> int:
 
 
 def check_integers(
-    name: str, values: ArrayLike, least: int | None = None, most: int | None = None
+    name: str, values: ArrayLike, least: int | None = None, most: int | None = None, *, booleans: bool = True
 ) -> NDArray[np.integer[Any]]:
     """Return a copy of the values as an array of integers, of 64 bits or as they came.
 
     It is the copy that is checked, so whoever holds the values cannot change what was checked.
 
-    Raises TypeError for anything but integers, and InputError for rows of several lengths, for masked values, and for
+    Raises TypeError for anything but integers, to which booleans may count as 0 and 1, and InputError for rows of several lengths, for masked values, and for
     numbers below `least` or above `most`.
     """
     if isinstance(values, np.ma.MaskedArray) and np.any(values.mask):
@@ -49,7 +49,7 @@ def check_integers(
         array = np.array(values)
     except ValueError as error:
         raise InputError(f"expected {name} in rows of one length, got rows of several lengths: pad them.") from error
-    if array.size == 0 or array.dtype.kind == "b":
+    if array.size == 0 or (booleans and array.dtype.kind == "b"):
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"expected {name} to be integers, got {array.dtype}.")

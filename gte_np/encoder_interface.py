@@ -53,7 +53,7 @@ class EncoderInput:
 
 
 def _check_rows(rows: ArrayLike, tokens: int) -> TokenArray:
-    array = check_integers("rows", rows, 0, tokens - 1)
+    array = check_integers("rows", rows, 0, tokens - 1, booleans=False)
     if array.ndim != 1 or (np.diff(array.astype(np.int64)) <= 0).any():
         raise InputError("expected rows to be numbers of tokens in ascending order, each of them once, got others.")
     return np.frombuffer(array.astype(np.int32).tobytes(), np.int32)

@@ -241,3 +241,10 @@ def test_masked_values_are_refused(small: EmbeddingModel) -> None:
         small.bert.encode_batch(TokenBatch.from_ids([[1, 2]]), rows=np.ma.masked)
     nothing_masked = np.ma.masked_array([[5, 6, 7]])
     assert np.array_equal(small.bert(nothing_masked)[0], small.bert([[5, 6, 7]])[0])
+
+
+@pytest.mark.parametrize("rows", [[False, True], np.array([False, True])])
+def test_rows_are_numbers_and_no_mask(rows: Any, small: EmbeddingModel) -> None:
+    """[False, True] would be taken for the rows 0 and 1."""
+    with pytest.raises(TypeError, match="expected rows to be integers, got bool"):
+        small.bert.encode_batch(TokenBatch.from_ids([[1, 2]]), rows=rows)
