@@ -248,3 +248,10 @@ def test_rows_are_numbers_and_no_mask(rows: Any, small: EmbeddingModel) -> None:
     """[False, True] would be taken for the rows 0 and 1."""
     with pytest.raises(TypeError, match="expected rows to be integers, got bool"):
         small.bert.encode_batch(TokenBatch.from_ids([[1, 2]]), rows=rows)
+
+
+@pytest.mark.parametrize("value", [np.array(["np", "pt"]), np.empty(0), "tf", 1, "x" * 10**6])
+def test_return_tensors_is_none_or_a_name(value: Any, small: EmbeddingModel) -> None:
+    with pytest.raises(InputError, match="expected return_tensors to be 'np' or 'pt', got") as caught:
+        small.tokenizer(["a"], return_tensors=value)
+    assert len(str(caught.value)) < 200
