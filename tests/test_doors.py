@@ -255,3 +255,9 @@ def test_return_tensors_is_none_or_a_name(value: Any, small: EmbeddingModel) -> 
     with pytest.raises(InputError, match="expected return_tensors to be 'np' or 'pt', got") as caught:
         small.tokenizer(["a"], return_tensors=value)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("texts", [np.array("a"), np.array(None)])
+def test_an_array_of_no_dimension_holds_no_texts(texts: Any, small: EmbeddingModel) -> None:
+    with pytest.raises(TypeError, match="expected a list of str, got an array of no dimension"):
+        small.encode(texts)

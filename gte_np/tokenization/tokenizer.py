@@ -230,6 +230,8 @@ def check_texts(texts: object) -> list[str]:
     """
     if isinstance(texts, str | bytes) or not isinstance(texts, Sequence | np.ndarray):
         raise TypeError(f"expected a list of str, got {type(texts).__name__}.")
+    if isinstance(texts, np.ndarray) and texts.ndim == 0:
+        raise TypeError("expected a list of str, got an array of no dimension.")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"expected a list of str, got {type(text).__name__} as text {index}.")
