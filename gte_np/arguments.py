@@ -49,7 +49,9 @@ def check_integers(
         array = np.array(values)
     except ValueError as error:
         raise InputError(f"expected {name} in rows of one length, got rows of several lengths: pad them.") from error
-    if array.size == 0 or (booleans and array.dtype.kind == "b"):
+    if array.size == 0:
+        array = np.zeros(array.shape, np.int64)  # numbers of any kind, as of an empty list
+    elif booleans and array.dtype.kind == "b":
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"expected {name} to be integers, got {array.dtype}.")

@@ -261,3 +261,9 @@ def test_return_tensors_is_none_or_a_name(value: Any, small: EmbeddingModel) -> 
 def test_an_array_of_no_dimension_holds_no_texts(texts: Any, small: EmbeddingModel) -> None:
     with pytest.raises(TypeError, match="expected a list of str, got an array of no dimension"):
         small.encode(texts)
+
+
+@pytest.mark.parametrize("dtype", [float, complex, "U3", "V4", "M8[D]", object])
+def test_no_numbers_may_be_of_any_dtype(dtype: Any) -> None:
+    nothing: Any = np.empty(0, dtype)
+    assert len(TokenBatch(nothing, nothing, nothing, np.zeros(1, np.int32), nothing)) == 0
