@@ -14,12 +14,7 @@ from gte_np.errors import InputError
 
 def check_integer(name: str, value: object, least: int, most: int | None = None) -> int:
     """Return the value as an int. Raise TypeError if it is no whole number, InputError if it is out of range."""
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]  # NumPy's integers too
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"expected {name} to be an int, got {type(value).__name__}.")
+    number = as_integer(name, value)
     if number < least or (most is not None and number > most):
         limits = f"at least {least}" if most is None else f"from {least} to {most}"
         came = number if number.bit_length() < 64 else "a number of more than 64 bits"
@@ -27,19 +22,36 @@ def check_integer(name: str, value: object, least: int, most: int | None = None)
     return number
 
 
-def check_integers(
-    name: str, values: ArrayLike, least: int | None = None, most: int | None = None
-) -> NDArray[np.integer[Any]]:
-    """Return the values as an array of integers, of 64 bits or as they came.
-
-    Raises TypeError for anything but integers, and InputError for rows of several lengths and for numbers below
-    `least` or above `most`.
-    """
+def as_integer(name: str, value: object) -> int:
+    """Return the value as an int. Raise TypeError if it is no whole number."""
     try:
-        array = np.asarray(values)
+        number = operator.index(value)  # type: ignore[arg-type]  # NumPy's integers too
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"expected {name} to be an int, got {type(value).__name__}.")
+    return number
+
+
+def check_integers(
+    name: str, values: ArrayLike, least: int | None = None, most: int | None = None, *, booleans: bool = True
+) -> NDArray[np.integer[Any]]:
+    """Return a copy of the values as an array of integers, of 64 bits or as they came.
+
+    It is the copy that is checked, so whoever holds the values cannot change what was checked.
+
+    Raises TypeError for anything but integers, to which booleans may count as 0 and 1, and InputError for rows of several lengths, for masked values, and for
+    numbers below `least` or above `most`.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.any(values.mask):
+        raise InputError(f"expected {name} without masked values, got some: fill them, or leave them out.")
+    try:
+        array = np.array(values)
     except ValueError as error:
         raise InputError(f"expected {name} in rows of one length, got rows of several lengths: pad them.") from error
-    if array.size == 0 or array.dtype.kind == "b":
+    if array.size == 0:
+        array = np.zeros(array.shape, np.int64)  # numbers of any kind, as of an empty list
+    elif booleans and array.dtype.kind == "b":
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"expected {name} to be integers, got {array.dtype}.")

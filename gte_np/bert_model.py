@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gte_np.architectures.config import BertConfig, read_config
 from gte_np.architectures.weights import BertWeights, read_weights, stored_precision, to_float32
-from gte_np.arguments import check_choice, check_integer, check_integers
+from gte_np.arguments import check_choice, check_flag, check_integer, check_integers
 from gte_np.backend import backend_of, check_backend, make_encoder
 from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.checkpoint.weight_files import weight_names
@@ -144,8 +144,8 @@ class BertModel(Loaded):
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
         *,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = False,
+        output_attentions: bool | None = False,
     ) -> BertOutput:
         """Run the encoder on padded token ids, as transformers' BertModel does.
 
@@ -156,6 +156,8 @@ class BertModel(Loaded):
         Raises TypeError for arrays of anything but integers, InputError for a wrong shape, for ids outside of the
         tables, and for more tokens than the model has positions.
         """
+        check_flag("output_hidden_states", output_hidden_states, optional=True)
+        check_flag("output_attentions", output_attentions, optional=True)
         ids = _padded_integers(input_ids, "input_ids")
         mask = np.ones_like(ids) if attention_mask is None else _padded_integers(attention_mask, "attention_mask")
         types = np.zeros_like(ids) if token_type_ids is None else _padded_integers(token_type_ids, "token_type_ids")
@@ -168,13 +170,15 @@ class BertModel(Loaded):
             raise InputError("expected attention_mask to hold 1 for a token and 0 for padding, got other values.")
         kept = mask == 1  # (B, T)
         batch = TokenBatch.from_padded(ids, kept, types)  # (B, T) -> N tokens
-        output = self.encode_batch(batch, keep_layers=output_hidden_states or output_attentions)
+        output = self.encode_batch(batch, keep_layers=bool(output_hidden_states or output_attentions))
         last = _unpack(output.last_hidden_state, kept)
         return BertOutput(
             last_hidden_state=last,
             pooler_output=None if self._pooler is None else pool_first_token(last, self._pooler),
             hidden_states=_unpack_layers(output, kept) if output_hidden_states else None,
-            attentions=_unpack_attentions(output, kept) if output_attentions else None,
+            attentions=_unpack_attentions(output, kept, self.config.num_attention_heads)
+            if output_attentions
+            else None,
         )
 
     def encode_batch(
@@ -189,6 +193,7 @@ class BertModel(Loaded):
         the model or the batch does not have; CheckpointError if the weights, although finite, give numbers that are
         not.
         """
+        check_flag("keep_layers", keep_layers)
         if rows is not None and keep_layers:
             raise InputError(
                 "expected either rows or keep_layers, got both: hidden states of layers are of all rows."
@@ -237,12 +242,11 @@ def _unpack_layers(output: EncoderOutput, kept: NDArray[np.bool_]) -> tuple[Floa
     return tuple(_unpack(hidden, kept) for hidden in output.hidden_states or ())
 
 
-def _unpack_attentions(output: EncoderOutput, kept: NDArray[np.bool_]) -> tuple[FloatArray, ...]:
-    return tuple(_unpack_attention(texts, kept) for texts in output.attentions or ())
+def _unpack_attentions(output: EncoderOutput, kept: NDArray[np.bool_], heads: int) -> tuple[FloatArray, ...]:
+    return tuple(_unpack_attention(texts, kept, heads) for texts in output.attentions or ())
 
 
-def _unpack_attention(texts: list[FloatArray], kept: NDArray[np.bool_]) -> FloatArray:
-    heads = texts[0].shape[0] if texts else 0
+def _unpack_attention(texts: list[FloatArray], kept: NDArray[np.bool_], heads: int) -> FloatArray:
     padded = np.zeros((len(kept), heads, kept.shape[1], kept.shape[1]), np.float32)
     for rows, columns, probabilities in zip(padded, kept, texts, strict=True):
         rows[:, np.outer(columns, columns)] = probabilities.reshape(heads, -1)  # (H, t, t) -> (H, T, T)

@@ -54,7 +54,7 @@ class EncoderInput:
 
 
 def _check_rows(rows: ArrayLike, tokens: int) -> TokenArray:
-    array = check_integers("rows", rows, 0, tokens - 1).astype(np.int32)
+    array = check_integers("rows", rows, 0, tokens - 1, booleans=False).astype(np.int32)
     if array.ndim != 1 or (array[1:] <= array[:-1]).any():
         raise InputError("expected rows to be numbers of tokens in ascending order, each of them once, got others.")
     return np.frombuffer(array.tobytes(), np.int32)

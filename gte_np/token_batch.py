@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gte_np.arguments import check_integers
+from gte_np.arguments import as_integer, check_integers
 from gte_np.errors import InputError
 
 TokenArray = NDArray[np.int32]
@@ -82,12 +82,16 @@ class TokenBatch:
         >>> batch.input_ids.tolist(), batch.columns.tolist(), batch.offsets.tolist()
         ([101, 7, 102, 101, 102], [0, 1, 2, 0, 1], [0, 3, 5])
         """
-        arrays = [check_integers(f"token ids of text {text}", text_ids) for text, text_ids in enumerate(ids)]
+        try:
+            texts = enumerate(ids)
+        except TypeError as error:
+            raise TypeError(f"expected a list of token ids for each text, got {type(ids).__name__}.") from error
+        arrays = [_check_int32(f"token ids of text {text}", text_ids) for text, text_ids in texts]
         if any(array.ndim != 1 for array in arrays):
             raise InputError("expected one list of token ids for each text.")
         lengths = [len(array) for array in arrays]
         fields: dict[str, Any] = {
-            "input_ids": np.concatenate([np.empty(0, np.int64), *arrays]),
+            "input_ids": np.concatenate([np.empty(0, np.int32), *arrays]),
             "columns": np.concatenate([np.empty(0, np.int64), *map(np.arange, lengths)]),
             "token_type_ids": np.zeros(sum(lengths), np.int32),
             "offsets": offsets_of(lengths),
@@ -96,18 +100,18 @@ class TokenBatch:
         return cls(**fields)
 
     @classmethod
-    def from_padded(
-        cls, input_ids: NDArray[np.integer], attention_mask: NDArray[np.bool_], token_type_ids: NDArray[np.integer]
-    ) -> TokenBatch:
-        """Pack the tokens of (B, T) arrays that the mask, True for a token, keeps, wherever the padding is."""
-        shapes = np.shape(input_ids), np.shape(attention_mask), np.shape(token_type_ids)
-        if len(set(shapes)) != 1 or len(shapes[0]) != 2 or attention_mask.dtype != np.bool_:
-            raise InputError(f"expected (B, T) ids, a mask of bool and token types, got shapes {shapes}.")
-        lengths = attention_mask.sum(axis=1)  # (B, T) -> (B,)
+    def from_padded(cls, input_ids: ArrayLike, attention_mask: ArrayLike, token_type_ids: ArrayLike) -> TokenBatch:
+        """Pack the tokens of (B, T) arrays that the mask, True or 1 for a token, keeps, wherever the padding is."""
+        ids, types = check_integers("input_ids", input_ids), check_integers("token_type_ids", token_type_ids)
+        kept = check_integers("attention_mask", attention_mask, 0, 1) == 1
+        shapes = ids.shape, kept.shape, types.shape
+        if len(set(shapes)) != 1 or ids.ndim != 2:
+            raise InputError(f"expected (B, T) ids, a mask and token types, got shapes {shapes}.")
+        lengths = kept.sum(axis=1)  # (B, T) -> (B,)
         fields: dict[str, Any] = {
-            "input_ids": input_ids[attention_mask],  # (B, T) -> (N,)
-            "columns": attention_mask.nonzero()[1],  # (B, T) -> (N,)
-            "token_type_ids": token_type_ids[attention_mask],  # (B, T) -> (N,)
+            "input_ids": ids[kept],  # (B, T) -> (N,)
+            "columns": kept.nonzero()[1],  # (B, T) -> (N,)
+            "token_type_ids": types[kept],  # (B, T) -> (N,)
             "offsets": offsets_of(lengths),
             "token_counts": lengths,
         }
@@ -124,9 +128,9 @@ class TokenBatch:
     def slice(self, text: int) -> slice:
         """Where the tokens of one text lie in the packed arrays. A negative number counts from the last text.
 
-        Raises IndexError for a text that is not there.
+        Raises IndexError for a text that is not there, and TypeError for anything but an int.
         """
-        text = range(len(self))[text]
+        text = range(len(self))[as_integer("the number of a text", text)]
         return slice(int(self.offsets[text]), int(self.offsets[text + 1]))
 
     @property
@@ -138,6 +142,10 @@ class TokenBatch:
 def offsets_of(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.integer]:
     """(B,) lengths -> (B + 1,) offsets of texts laid end to end."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def _check_int32(name: str, values: ArrayLike) -> TokenArray:
+    return check_integers(name, values, 0, LARGEST_INT32).astype(np.int32)
 
 
 def _brief(array: NDArray[Any]) -> str:

@@ -10,5 +10,5 @@ from gte_np.reference.linear import Weights, linear
 
 def pool_first_token(hidden: FloatArray, weights: Weights) -> FloatArray:
     """`tanh(x @ weight.transpose + bias)` of each text's first token: (B, T, D) -> (B, D)."""
-    first = hidden[:, 0]  # (B, T, D) -> (B, D)
+    first = hidden[:, 0] if len(hidden) else hidden.reshape(0, hidden.shape[2])  # (B, T, D) -> (B, D)
     return np.tanh(linear(first, weights, "pooler.dense"))  # (B, D) -> (B, D)

@@ -128,8 +128,8 @@ class Tokenizer(Loaded):
         pad = _one_of("padding", padding, yes=(True, "longest"), no=(False, "do_not_pad"))
         truncation = max_length is not None if truncation is None else truncation
         cut = _one_of("truncation", truncation, yes=(True, "longest_first"), no=(False, "do_not_truncate"))
-        if return_tensors not in (None, "np", "pt"):
-            raise InputError(f"expected return_tensors to be 'np' or 'pt', got {return_tensors!r}.")
+        if return_tensors is not None and (not isinstance(return_tensors, str) or return_tensors not in ("np", "pt")):
+            raise InputError(f"expected return_tensors to be 'np' or 'pt', got {return_tensors!r:.80}.")
         limit = self.model_max_length if max_length is None else max_length
         batch = self.tokenize([text] if isinstance(text, str) else text, limit if cut else None)
         if pad or return_tensors:
@@ -235,6 +235,8 @@ def check_texts(texts: object) -> list[str]:
     """
     if isinstance(texts, str | bytes) or not isinstance(texts, Sequence | np.ndarray):
         raise TypeError(f"expected a list of str, got {type(texts).__name__}.")
+    if isinstance(texts, np.ndarray) and texts.ndim == 0:
+        raise TypeError("expected a list of str, got an array of no dimension.")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"expected a list of str, got {type(text).__name__} as text {index}.")
