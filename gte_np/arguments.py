@@ -40,8 +40,8 @@ def check_integers(
 
     It is the copy that is checked, so whoever holds the values cannot change what was checked.
 
-    Raises TypeError for anything but integers, to which booleans may count as 0 and 1, and InputError for rows of several lengths, for masked values, and for
-    numbers below `least` or above `most`.
+    Raises TypeError for anything but integers, to which booleans may count as 0 and 1, and InputError for rows of
+    several lengths, for masked values, and for numbers below `least` or above `most`.
     """
     if isinstance(values, np.ma.MaskedArray) and np.any(values.mask):
         raise InputError(f"expected {name} without masked values, got some: fill them, or leave them out.")

@@ -216,11 +216,11 @@ def test_ids_may_be_unsigned_64_bit_integers() -> None:
 @pytest.mark.parametrize("value", ["yes", 1, 2.5, np.array([True, False]), []])
 @pytest.mark.parametrize("name", ["output_hidden_states", "output_attentions", "keep_layers"])
 def test_flags_are_true_or_false(name: str, value: Any, small: EmbeddingModel) -> None:
+    door: Any
+    batch = TokenBatch.from_ids([[1]])
+    door, ids = (small.bert.encode_batch, batch) if name == "keep_layers" else (small.bert, batch.input_ids[None])
     with pytest.raises(TypeError, match=f"expected {name} to be True"):
-        if name == "keep_layers":
-            small.bert.encode_batch(TokenBatch.from_ids([[1]]), keep_layers=value)
-        else:
-            small.bert([[1]], **{name: value})
+        door(ids, **{name: value})
 
 
 @pytest.mark.parametrize("width", [0, 3])
