@@ -40,11 +40,9 @@ def check_integers(
 
     It is the copy that is checked, so whoever holds the values cannot change what was checked.
 
-    Raises TypeError for anything but integers, to which booleans may count as 0 and 1, and InputError for rows of several lengths, for masked values, and for
-    numbers below `least` or above `most`.
+    Raises TypeError for anything but integers, to which booleans may count as 0 and 1, and InputError for rows of
+    several lengths, for masked values, and for numbers below `least` or above `most`.
     """
-    if isinstance(values, np.ma.MaskedArray) and np.any(values.mask):
-        raise InputError(f"expected {name} without masked values, got some: fill them, or leave them out.")
     try:
         array = np.array(values)
     except ValueError as error:
@@ -55,6 +53,8 @@ def check_integers(
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"expected {name} to be integers, got {array.dtype}.")
+    if array.size and isinstance(values, np.ma.MaskedArray) and np.any(values.mask):
+        raise InputError(f"expected {name} without masked values, got some: fill them, or leave them out.")
     if array.size and least is not None and most is not None:
         low, high = int(array.min()), int(array.max())
         if low < least or high > most:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from gte_np import EmbeddingModel, GteError, InputError, TokenBatch
+from scripts.hunt_doors import hunt_doors
 from tests.guard_pages import CAN_GUARD
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -133,6 +134,14 @@ def test_a_bound_that_is_broken_is_seen(fault: str, side: str, small_folder: Pat
     assert done.returncode in (-signal.SIGSEGV, -signal.SIGBUS), done.stderr
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_calls(seed: int) -> None:
+    """A part of what `python -m scripts.hunt_doors` does, the same one every time."""
+    results = list(hunt_doors(seed, first=0, calls=1000))
+    assert [finding for findings, _ in results for finding in findings] == []
+    assert sum(counts.total() for _, counts in results) == 1000
+
+
 # --- what a hunt has found ----------------------------------------------------------------------------------------
 
 
@@ -216,11 +225,11 @@ def test_ids_may_be_unsigned_64_bit_integers() -> None:
 @pytest.mark.parametrize("value", ["yes", 1, 2.5, np.array([True, False]), []])
 @pytest.mark.parametrize("name", ["output_hidden_states", "output_attentions", "keep_layers"])
 def test_flags_are_true_or_false(name: str, value: Any, small: EmbeddingModel) -> None:
+    door: Any
+    batch = TokenBatch.from_ids([[1]])
+    door, ids = (small.bert.encode_batch, batch) if name == "keep_layers" else (small.bert, batch.input_ids[None])
     with pytest.raises(TypeError, match=f"expected {name} to be True"):
-        if name == "keep_layers":
-            small.bert.encode_batch(TokenBatch.from_ids([[1]]), keep_layers=value)
-        else:
-            small.bert([[1]], **{name: value})
+        door(ids, **{name: value})
 
 
 @pytest.mark.parametrize("width", [0, 3])
@@ -238,7 +247,9 @@ def test_masked_values_are_refused(small: EmbeddingModel) -> None:
     with pytest.raises(InputError, match="expected input_ids without masked values"):
         small.bert(masked)
     with pytest.raises(InputError, match="expected rows without masked values"):
-        small.bert.encode_batch(TokenBatch.from_ids([[1, 2]]), rows=np.ma.masked)
+        small.bert.encode_batch(TokenBatch.from_ids([[1, 2]]), rows=masked[0] - 5)
+    with pytest.raises(TypeError, match="integers, got"):
+        small.bert(np.ma.masked_array(np.zeros(2, "i4,i4"), mask=[(True, False)] * 2))
     nothing_masked = np.ma.masked_array([[5, 6, 7]])
     assert np.array_equal(small.bert(nothing_masked)[0], small.bert([[5, 6, 7]])[0])
 
