@@ -127,8 +127,8 @@ def _guard_what_is_packed(memory: GuardedMemory) -> None:
 def _guard_chunks(memory: GuardedMemory) -> None:
     describe = _Job.describe
 
-    def guarded(self: _Job, chunk: Chunk) -> tuple[Any, list[Any]]:
-        record, arrays = describe(self, chunk)
+    def guarded(self: _Job, chunk: Chunk, record: Any) -> list[Any]:
+        arrays = describe(self, chunk, record)
         kept = list(arrays)
         for name in ("offsets", "position_ids", "token_type_ids", "wanted_rows", "wanted_offsets"):
             for array in arrays:
@@ -136,7 +136,7 @@ def _guard_chunks(memory: GuardedMemory) -> None:
                     kept.append(memory.copy(array, writeable=False))
                     record[name] = kept[-1].ctypes.data
                     break
-        return record, kept
+        return kept
 
     setattr(_Job, "describe", guarded)  # noqa: B010
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -78,12 +75,11 @@ class KernelEncoder:
         """Run a chunk in a team of so many threads, this one among them."""
         with self._workspace(job, chunk, threads) as workspace:
             program = workspace.begin(threads, wanted=job.rows is not None, keep_layers=job.hidden_states is not None)
-            workspace.run["yield_function"] = _yield_function()
-            batch, arrays = job.describe(chunk)
+            arrays = job.describe(chunk, workspace.batch)
             start, end = job.tokens_of(chunk)
             ids = job.inputs.batch.input_ids[start:end]
             self.weights.format.gather(self.weights.words.parts, ids, workspace.hidden[: end - start])  # -> (N, D)
-            arguments = [address_of(array) for array in (workspace.run, program, batch, self.weights.matrices)]
+            arguments = workspace.run_address, program.address, workspace.batch_address, self.weights.address
             if threads == 1:
                 self._run_program(*arguments, 0)
             else:
@@ -133,8 +129,8 @@ class _Job:
         offsets = self.inputs.batch.offsets
         return int(offsets[chunk.first]), int(offsets[chunk.last])
 
-    def describe(self, chunk: Chunk) -> tuple[NDArray[Any], list[NDArray[Any]]]:
-        """A record of BATCH for a chunk, and the arrays whose addresses are in it."""
+    def describe(self, chunk: Chunk, record: NDArray[Any]) -> list[NDArray[Any]]:
+        """Fill in a record of BATCH for a chunk; return the arrays whose addresses are in it."""
         batch = self.inputs.batch
         start, end = self.tokens_of(chunk)
         offsets = batch.offsets[chunk.first : chunk.last + 1] - np.int32(start)
@@ -155,21 +151,6 @@ class _Job:
         if self.hidden_states is not None:
             arrays["hidden_states"] = self._hidden_states[:, start:]
             fields["layer_stride"] = self._hidden_states[0].size
-        fields |= {name: address_of(array) for name, array in arrays.items()}
-        return np.array([tuple(fields.get(name, 0) for name in BATCH.names or ())], BATCH), list(arrays.values())
-
-
-def address_of(array: NDArray[Any]) -> int:
-    """Where an array begins; faster than its `ctypes.data`."""
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
-@cache
-def _yield_function() -> int:
-    """The address of the system's function that lets other threads have the processor."""
-    if sys.platform == "win32":
-        function: Any = ctypes.WinDLL("kernel32").SwitchToThread
-    else:
-        function = ctypes.CDLL(None).sched_yield
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+        fields |= {name: array.ctypes.data for name, array in arrays.items()}
+        record[0] = tuple(fields.get(name, 0) for name in BATCH.names or ())
+        return list(arrays.values())

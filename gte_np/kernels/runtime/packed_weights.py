@@ -159,6 +159,7 @@ class PackedWeights:
             weight_format.steps(depth) * width for depth, width in self.sizes.matrices.values()
         )
         self.matrices = np.zeros(self._words_of_a_layer * len(weights.layers), weight_format.word)
+        self.address = self.matrices.ctypes.data
         self.layers = [self._layer(number, layer) for number, layer in enumerate(weights.layers)]
 
     def pack(self, weights: BertWeights, threads: int) -> None:

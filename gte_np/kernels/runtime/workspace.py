@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.formats.int8 import FACTORS
 from gte_np.kernels.language.team_state import team_state_size
-from gte_np.kernels.operations.records import RUN
+from gte_np.kernels.operations.records import BATCH, RUN
 from gte_np.kernels.runtime.packed_weights import PackedWeights, Sizes, padded
 from gte_np.kernels.runtime.program import Buffers, Rows, Words, write_program
 from gte_np.kernels.targets import Target
@@ -42,6 +45,13 @@ def scratch_size(sizes: Sizes, longest: int, target: Target) -> int:
     return padded(max(attention_scratch(longest, sizes.head_width, target), depth * target.panel), LANES)
 
 
+class Program(NamedTuple):
+    """The steps of an encoder, records of STEP, and where they are: an address takes a microsecond to find out."""
+
+    steps: NDArray[Any]
+    address: int
+
+
 class Workspace:
     """Buffers for a batch of so many tokens, of texts of at most so many, and a team of so many threads."""
 
@@ -55,27 +65,30 @@ class Workspace:
         hidden = self._memory[(self.buffers.hidden.address - self._memory.ctypes.data) // 4 :]
         stride = self.buffers.hidden.stride
         self.hidden = hidden[: tokens * stride].reshape(tokens, stride)[:, : weights.sizes.hidden]  # (N, D)
-        self._programs: dict[tuple[bool, bool], NDArray[Any]] = {}
-        self.run = np.zeros(1, RUN)
+        self._programs: dict[tuple[bool, bool], Program] = {}
+        self.batch, self.run = np.zeros(1, BATCH), np.zeros(1, RUN)
+        self.batch_address, self.run_address = self.batch.ctypes.data, self.run.ctypes.data
         self.run["scratch"], self.run["scratch_size"] = scratch, self._scratch
+        self.run["yield_function"] = _yield_function()
         self._state = np.zeros(0, np.int64)
 
     def fits(self, tokens: int, longest: int, threads: int) -> bool:
         """Whether a batch has room here."""
         return tokens <= self.tokens and longest <= self.longest and threads <= self.threads
 
-    def begin(self, threads: int, *, wanted: bool, keep_layers: bool) -> NDArray[Any]:
+    def begin(self, threads: int, *, wanted: bool, keep_layers: bool) -> Program:
         """The program for a run, with `run` telling a team of so many threads of it."""
         key = wanted, keep_layers
         if key not in self._programs:
-            self._programs[key] = write_program(self.weights, self.buffers, wanted=wanted, keep_layers=keep_layers)
+            steps = write_program(self.weights, self.buffers, wanted=wanted, keep_layers=keep_layers)
+            self._programs[key] = Program(steps, steps.ctypes.data)
         program = self._programs[key]
-        size = team_state_size(len(program), threads)
+        size = team_state_size(len(program.steps), threads)
         if size > len(self._state):
             self._state = np.zeros(size, np.int64)
             self.run["team_state"] = self._state.ctypes.data
         self._state[:size] = 0
-        self.run["steps"], self.run["threads"] = len(program), threads
+        self.run["steps"], self.run["threads"] = len(program.steps), threads
         return program
 
     def _widths(self) -> dict[str, int]:
@@ -116,3 +129,13 @@ class Workspace:
             buffers[name] = Words(address, stride, factors)
             address = factors + self._rows * FACTORS * 4
         return Buffers(**buffers), address
+
+
+@cache
+def _yield_function() -> int:
+    """The address of the system's function that lets other threads have the processor."""
+    if sys.platform == "win32":
+        function: Any = ctypes.WinDLL("kernel32").SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
