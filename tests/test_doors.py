@@ -36,10 +36,10 @@ describe = kernel_encoder._Job.describe
 
 
 def described(change):
-    def changed(job, chunk):
-        record, arrays = describe(job, chunk)
+    def changed(job, chunk, record):
+        arrays = describe(job, chunk, record)
         change(record, arrays)
-        return record, arrays
+        return arrays
 
     kernel_encoder._Job.describe = changed
 
