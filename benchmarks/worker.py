@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Worker:
-    """The other side's view of such a process."""
+    """The other side's view of such a process, which runs in the checkout `root`, with more environment variables."""
+
+    root, variables = ROOT, dict[str, str]()
 
     def __init__(self, engine: str, model: str, folder: Path, threads: int, cache: Path) -> None:
         self.engine = engine
@@ -30,10 +32,11 @@ class Worker:
             "TRANSFORMERS_VERBOSITY": "error",
             "TQDM_DISABLE": "1",
             "NUMBA_CACHE_DIR": str(cache),
+            **self.variables,
         }
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "benchmarks.worker", engine, model, str(folder), str(threads)],
-            cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=self.root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.load: dict[str, float] = self._answer()
 

@@ -48,9 +48,9 @@ def written(change):
     begin = kernel_encoder.Workspace.begin
 
     def changed(workspace, *arguments, **options):
-        steps = begin(workspace, *arguments, **options)
-        change(steps)
-        return steps
+        program = begin(workspace, *arguments, **options)
+        change(program.steps)
+        return program
 
     kernel_encoder.Workspace.begin = changed
 
