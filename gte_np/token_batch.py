@@ -136,7 +136,7 @@ class TokenBatch:
     @property
     def lengths(self) -> TokenArray:
         """(B,) int32: how many tokens of each text are here."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
 
 
 def offsets_of(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.integer]:

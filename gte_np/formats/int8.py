@@ -69,7 +69,7 @@ class Int8(WeightFormat):
 
     def gather(self, parts: Parts, rows: NDArray[np.integer], out: FloatArray) -> None:
         """Scaled where they are written."""
-        np.multiply(parts[""].data[rows], parts[SCALE].data[rows, None], out=out)
+        np.multiply(parts[""].data.take(rows, axis=0), parts[SCALE].data.take(rows)[:, None], out=out)
 
     def multiplier(self, matrix: FormattedMatrix) -> Callable[[FloatArray], FloatArray]:
         """Quantise x, multiply whole numbers, scale."""

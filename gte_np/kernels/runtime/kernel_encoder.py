@@ -88,8 +88,8 @@ class KernelEncoder:
 
     @contextmanager
     def _workspace(self, job: _Job, chunk: Chunk, threads: int) -> Iterator[Workspace]:
-        lengths = job.inputs.batch.lengths[chunk.first : chunk.last]
-        tokens, longest = int(lengths.sum()), int(lengths.max())
+        offsets = job.inputs.batch.offsets[chunk.first : chunk.last + 1]
+        tokens, longest = int(offsets[-1] - offsets[0]), int((offsets[1:] - offsets[:-1]).max())
         try:
             workspace = self._idle.pop()
         except IndexError:
