@@ -1,4 +1,7 @@
-"""The choice of a backend: "numpy" is `gte_np.reference`, "numba" `gte_np.kernels`, "auto" the best one there is."""
+"""The choice of a backend: "numpy" is `gte_np.reference`, "numba" `gte_np.kernels`, "auto" the best one there is.
+
+The kernels are called "numba" by what compiles them, at run time or when the package was built.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from gte_np.arguments import check_choice
 from gte_np.encoder_interface import Encoder
 from gte_np.errors import BackendError, MissingDependencyError
 from gte_np.formats import WeightFormat
-from gte_np.kernels.runtime.object_cache import check_numba, importing
+from gte_np.kernels.runtime.kernel_functions import chosen_target
 from gte_np.reference import ReferenceEncoder
 
 logger = logging.getLogger("gte_np")
@@ -19,9 +22,9 @@ BACKENDS = ("auto", "numpy", "numba")
 
 
 def check_backend(backend: str) -> None:
-    """Raise InputError for an unknown backend, and MissingDependencyError for one that is not there."""
+    """Raise InputError for an unknown backend, BackendError or MissingDependencyError for one that cannot be had."""
     if check_choice("backend", backend, BACKENDS) == "numba":
-        check_numba()
+        chosen_target()
 
 
 def backend_of(encoder: Encoder) -> str:
@@ -39,9 +42,7 @@ def make_encoder(
     check_backend(backend)
     if backend != "numpy":
         try:
-            check_numba()
-            with importing():
-                from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
+            from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 
             return KernelEncoder(config, weights, weight_format, threads)
         except (BackendError, MissingDependencyError) as error:

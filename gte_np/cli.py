@@ -30,7 +30,7 @@ from gte_np.embedding_quantization import PRECISIONS
 from gte_np.errors import GteError, InputError
 from gte_np.files import naming, whole_file
 from gte_np.formats import dtypes
-from gte_np.kernels.runtime.object_cache import check_numba, compile_all
+from gte_np.kernels.runtime.kernel_functions import kernel_files
 from gte_np.known_models import KNOWN_MODELS
 
 FORMATS = ("npy", "jsonl", "csv")
@@ -379,8 +379,7 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _warmup(options: argparse.Namespace) -> None:
-    check_numba()
-    for path in compile_all():
+    for path in kernel_files():
         _print(path)
 
 

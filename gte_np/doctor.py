@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from gte_np.errors import GteError
-from gte_np.kernels.runtime.object_cache import (
-    cache_folders,
-    check_numba,
-    importing,
-    kept_files,
-    native_target,
-    why_passed_over,
-)
+from gte_np.kernels.runtime import prebuilt
+from gte_np.kernels.runtime.kernel_functions import TARGET_VARIABLE, chosen_target
+from gte_np.kernels.runtime.object_cache import cache_folders, kept_files, why_passed_over
 from gte_np.kernels.runtime.threads import available_processors
+from gte_np.kernels.targets import TARGETS, Target
+from gte_np.kernels.targets.host import host_features
 
 PACKAGES = ("gte_np", "numpy", "tokenizers", "safetensors", "huggingface_hub", "numba", "llvmlite")
+# Instructions for matrix products that some processors have and no target uses, by LLVM's names.
+UNUSED_FEATURES = ("amx-bf16", "amx-int8", "avx512fp16", "bf16", "i8mm", "sve")
 VARIABLES = (
     "HF_HOME",
     "HF_HUB_CACHE",
@@ -30,6 +29,7 @@ VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "OMP_NUM_THREADS",
     "TOKENIZERS_PARALLELISM",
+    TARGET_VARIABLE,
     "NUMBA_CACHE_DIR",
     "NUMBA_DISABLE_JIT",
 )
@@ -43,6 +43,7 @@ def report() -> dict[str, str]:
         "processor": _processor(),
         "processors usable": str(available_processors()),
         "kernels": _kernels(),
+        "instructions beyond the kernels": _unused_features(),
         "caches of kernels passed over": _passed_over(),
         "threads": f"{os.environ.get('OPENBLAS_NUM_THREADS', 'as many as processors')} in NumPy's BLAS",
         "numpy baseline and found features": _numpy_features(),
@@ -69,15 +70,30 @@ def _processor() -> str:
 
 
 def _kernels() -> str:
-    """The processor as the kernels see it, and where compiled ones are kept."""
+    """The target that is used, and where its kernels are."""
     try:
-        check_numba()
-        with importing():
-            target = native_target()
-        found = next((str(path.parent) for path in kept_files()), "nowhere yet")
+        target = chosen_target()
+        place = _place(target)
     except GteError as error:
         return f"none: {error}"
-    return f"{target.name} for {target.cpu}, vectors of {target.vector_width}, compiled in {found}"
+    return f"{target.name} for {target.cpu}, vectors of {target.vector_width}, {place}"
+
+
+def _place(target: Target) -> str:
+    if prebuilt.is_built(target):
+        return f"built ahead of time, in {prebuilt.FOLDER / prebuilt.library_name(target)}"
+    found = next((str(path.parent) for path in kept_files()), "nowhere yet")
+    return f"compiled in {found}"
+
+
+def _unused_features() -> str:
+    """What this processor has that would suit kernels, and that no target, or not the one that is used, asks for."""
+    try:
+        used = chosen_target().features
+    except GteError:
+        used = frozenset()
+    known = {*UNUSED_FEATURES, *(feature for target in TARGETS for feature in target.features)}
+    return " ".join(sorted(host_features() & known - used)) or "none"
 
 
 def _passed_over() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -63,21 +64,35 @@ def entries(target: Target) -> dict[str, Entry]:
 def compile_entry(name: str, entry: Entry, target: Target) -> bytes:
     """The object code of a function, under that name, for a target, which need not be the processor at hand.
 
-    The code refers to nothing outside of it.
+    The code refers to nothing outside of it, and LLVM loads it into this process. What a process has compiled before
+    changes no byte of it.
     """
-    machine = target_machine(target)
-    code: bytes = machine.emit_object(optimized_module(name, entry, machine))
-    return code
+    return _emit(name, entry, target_machine(target))
+
+
+def compile_for_linker(name: str, entry: Entry, target: Target) -> bytes:
+    """The same as position-independent code, to be linked into a shared object for Linux."""
+    triple = f"{target.machine}-unknown-linux-gnu"
+    return _emit(name, entry, _machine(target, triple, reloc="pic", codemodel="small", jit=False))
 
 
 def target_machine(target: Target) -> Any:
-    """What generates code for a target."""
+    """What generates code for a target that this process loads."""
+    system = llvm.get_process_triple().split("-", 1)[1]  # vendor, system and format: what code is loaded by
+    return _machine(target, f"{target.machine}-{system}", reloc="default", codemodel="jitdefault", jit=True)
+
+
+def _machine(target: Target, triple: str, **model: Any) -> Any:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    system = llvm.get_process_triple().split("-", 1)[1]  # vendor, system and format: what code is loaded by
-    return llvm.Target.from_triple(f"{target.machine}-{system}").create_target_machine(
-        cpu=target.cpu, features=target.feature_list, opt=3, reloc="default", codemodel="jitdefault", jit=True
+    return llvm.Target.from_triple(triple).create_target_machine(
+        cpu=target.cpu, features=target.feature_list, opt=3, **model
     )
+
+
+def _emit(name: str, entry: Entry, machine: Any) -> bytes:
+    code: bytes = machine.emit_object(optimized_module(name, entry, machine))
+    return code
 
 
 def optimized_module(name: str, entry: Entry, machine: Any) -> Any:
@@ -87,12 +102,9 @@ def optimized_module(name: str, entry: Entry, machine: Any) -> Any:
     off, and LLVM optimises the whole once.
     """
     with global_compiler_lock, _no_code_for_this_process():  # nobody else compiles meanwhile
-        source, symbol = _translate(entry)
-        module = llvm.parse_assembly(source)
+        module = llvm.parse_assembly(_renamed(*_translate(entry), name))
         for function in module.functions:
-            if function.name == symbol:
-                function.name = name
-            elif not function.is_declaration:
+            if function.name != name and not function.is_declaration:
                 function.linkage = "internal"  # so that what is inlined everywhere is left out
         _optimize(module, machine)
     return module
@@ -105,6 +117,31 @@ def _translate(entry: Entry) -> tuple[str, str]:
     )
     compiled = compile_for(entry.function).overloads[entry.arguments]
     return compiled.library.get_llvm_str(), compiled.fndesc.llvm_func_name
+
+
+# A function in LLVM's language, with its name, and where a function or a global variable is named.
+_DEFINITION = re.compile(r"^define [^\n]*?@([\w.$-]+)\(.*?^}\n", re.MULTILINE | re.DOTALL)
+_NAME = re.compile(r"@([\w.$-]+)")
+_NUMBAS_VARIABLE = re.compile(r"^@_ZN08NumbaEnv.*\n", re.MULTILINE)  # for exceptions, of which there are none
+
+
+def _renamed(source: str, symbol: str, name: str) -> str:
+    """A module with functions in the order in which the one named `symbol`, now `name`, first comes to them.
+
+    They are named by their numbers: Numba's names count what was compiled before and hold addresses, and names and
+    order would find their way into the object code.
+    """
+    definitions = {found[1]: found[0] for found in _DEFINITION.finditer(source)}
+    names, waiting = dict[str, str](), [symbol]
+    while waiting:
+        function = waiting.pop()
+        if function not in names:
+            names[function] = f"function_{len(names)}" if names else name
+            called = dict.fromkeys(_NAME.findall(definitions[function]))
+            waiting += [other for other in reversed(called) if other in definitions]
+    others = _NUMBAS_VARIABLE.sub("", _DEFINITION.sub("", source))
+    text = "".join([others, *(definitions[function] for function in names)])
+    return _NAME.sub(lambda found: "@" + names.get(found[1], found[1]), text)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from gte_np.errors import InputError
 from gte_np.formats import WeightFormat
 from gte_np.kernels.operations.records import BATCH
 from gte_np.kernels.runtime.chunks import TOKENS_OF_A_CHUNK, Chunk, divide
-from gte_np.kernels.runtime.object_cache import function, native_target
+from gte_np.kernels.runtime.kernel_functions import chosen_target, function
 from gte_np.kernels.runtime.packed_weights import PackedWeights, padded
 from gte_np.kernels.runtime.threads import available_processors, pool, take_turns
 from gte_np.kernels.runtime.workspace import Workspace
@@ -30,7 +29,7 @@ class KernelEncoder:
     """The encoder in float32, but for linear layers, which are in a format.
 
     `threads` is how many threads a call may use: by default one for each processor that this process may use.
-    `target` is what the kernels are compiled for: by default the processor at hand. The bits of a hidden state depend
+    `target` is what the kernels are compiled for: by default `chosen_target()`. The bits of a hidden state depend
     on its text alone. Calls from several Python threads share the processors.
     """
 
@@ -44,7 +43,7 @@ class KernelEncoder:
     ) -> None:
         self.config = config
         self.threads = available_processors() if threads is None else threads
-        target = target or native_target()
+        target = target or chosen_target()
         self.weights = PackedWeights(config, weights, weight_format, target)
         self.weights.pack(weights, self.threads)
         self._run_program = function(f"encode_{self.weights.format.name}", target, arguments=5)
@@ -73,21 +72,22 @@ class KernelEncoder:
 
     def _run(self, job: _Job, chunk: Chunk, threads: int) -> None:
         """Run a chunk in a team of so many threads, this one among them."""
-        with self._workspace(job, chunk, threads) as workspace:
-            program = workspace.begin(threads, wanted=job.rows is not None, keep_layers=job.hidden_states is not None)
-            arrays = job.describe(chunk, workspace.batch)
-            start, end = job.tokens_of(chunk)
-            ids = job.inputs.batch.input_ids[start:end]
-            self.weights.format.gather(self.weights.words.parts, ids, workspace.hidden[: end - start])  # -> (N, D)
-            arguments = workspace.run_address, program.address, workspace.batch_address, self.weights.address
-            if threads == 1:
-                self._run_program(*arguments, 0)
-            else:
-                pool().run(lambda rank: self._run_program(*arguments, rank), threads)
-            del arrays  # the compiled code had their addresses
+        workspace = self._workspace(job, chunk, threads)
+        program = workspace.begin(threads, wanted=job.rows is not None, keep_layers=job.hidden_states is not None)
+        arrays = job.describe(chunk, workspace.batch)
+        start, end = job.tokens_of(chunk)
+        ids = job.inputs.batch.input_ids[start:end]
+        self.weights.format.gather(self.weights.words.parts, ids, workspace.hidden[: end - start])  # -> (N, D)
+        arguments = workspace.run_address, program.address, workspace.batch_address, self.weights.address
+        if threads == 1:
+            self._run_program(*arguments, 0)
+        else:
+            pool().run(lambda rank: self._run_program(*arguments, rank), threads)
+        del arrays  # the compiled code had their addresses
+        self._idle.append(workspace)
 
-    @contextmanager
-    def _workspace(self, job: _Job, chunk: Chunk, threads: int) -> Iterator[Workspace]:
+    def _workspace(self, job: _Job, chunk: Chunk, threads: int) -> Workspace:
+        """A workspace that no other thread uses."""
         offsets = job.inputs.batch.offsets[chunk.first : chunk.last + 1]
         tokens, longest = int(offsets[-1] - offsets[0]), int((offsets[1:] - offsets[:-1]).max())
         try:
@@ -98,8 +98,7 @@ class KernelEncoder:
             # Memory that is not used costs nothing; the next chunk may be larger.
             tokens, longest = max(tokens, 2 * TOKENS_OF_A_CHUNK), max(longest, TOKENS_OF_A_CHUNK)
             workspace = Workspace(self.weights, tokens, longest, max(threads, self.threads))
-        yield workspace
-        self._idle.append(workspace)
+        return workspace
 
     def _attentions(self, hidden_states: list[FloatArray], inputs: EncoderInput) -> Iterator[list[FloatArray]]:
         """Attention probabilities of each layer, by the reference from what the kernels gave that layer."""

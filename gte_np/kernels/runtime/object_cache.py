@@ -1,4 +1,4 @@
-"""Compiled functions by name: from a file of an earlier run, or compiled now and kept for the next one.
+"""Functions that Numba compiles, by name: from a file of an earlier run, or compiled now and kept for the next one.
 
 The cache is this package's own, not Numba's: files of object code, whose names tell all that the code depends on, so
 a copied environment, a rebuilt container or another processor needs no care. A file that is damaged is compiled
@@ -38,8 +38,8 @@ _FINGERPRINT_SIZE = 24  # characters
 # A file of the cache, of any version, and one that is being written.
 _FILE_NAME = re.compile(rf"(encode|pack)_\w+-[0-9a-f]{{{_FINGERPRINT_SIZE}}}\.o(\.[0-9a-f]{{16}})?")
 _MOST_FILES = 64  # of a folder: nine versions or processors, about 5 MB
-_guard = ForkGuard("compiling or loading kernels")
-_lock = threading.RLock()  # taken within _guard
+guard = ForkGuard("compiling or loading kernels")
+_lock = threading.RLock()  # taken within guard
 _functions: dict[tuple[str, Target], Callable[..., Any]] = {}
 
 
@@ -50,7 +50,9 @@ def check_numba() -> None:
             "backend 'numba': expected that Numba may compile, got NUMBA_DISABLE_JIT; unset it."
         )
     if find_spec("numba") is None or find_spec("llvmlite") is None:
-        raise MissingDependencyError("backend 'numba': expected Numba, which is not installed: pip install numba.")
+        raise MissingDependencyError(
+            "backend 'numba': expected Numba, which is not installed: pip install 'gte_np[jit]'."
+        )
     with importing():
         import llvmlite.binding  # noqa: F401  # it is a compiled library, which may not fit the system
 
@@ -62,7 +64,7 @@ def importing() -> Iterator[None]:
     A process forked in the middle of an import would wait for its end for ever: forks wait.
     """
     try:
-        with _guard.no_fork():
+        with guard.no_fork():
             yield
     except GteError:
         raise
@@ -74,7 +76,7 @@ def importing() -> Iterator[None]:
 def _compiling() -> Iterator[None]:
     """Compile or load in one thread at a time. Whatever goes wrong inside Numba and LLVM is one error."""
     try:
-        with _guard.no_fork(), _lock:
+        with guard.no_fork(), _lock:
             yield
     except GteError:
         raise
@@ -106,15 +108,17 @@ def native_target() -> Target:
         return host_target()
 
 
-def compile_all() -> list[Path]:
+def compile_all(target: Target | None = None) -> list[Path]:
     """Compile what no cache has, for checkpoints of every precision, and return the files, old and new.
+
+    `target` is this processor by default.
 
     Raises BackendError if something cannot be compiled, and MissingDependencyError if Numba cannot be imported.
     """
     with importing():
         from gte_np.kernels.runtime.compile import entry_names
 
-    target = native_target()
+    target = target or native_target()
     for name in entry_names():
         with _compiling():
             _object_code(name, target)

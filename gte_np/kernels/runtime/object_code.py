@@ -1,23 +1,19 @@
-"""From object code to a function that Python can call. Neither Numba nor a compiler takes part."""
+"""From object code to a function that Python can call, by LLVM's loader."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import llvmlite.binding as llvm
 
-_engines: list[Any] = []  # code lives as long as its engine
+from gte_np.kernels.runtime.native_call import native_call
 
-# Numba's functions begin with two arguments: where the result is to be written, and an exception. There are neither.
-_NOTHING = ctypes.c_int64()
-_NOWHERE = ctypes.addressof(_NOTHING)
+_engines: list[Any] = []  # code lives as long as its engine
 
 
 def load_function(code: bytes, name: str, arguments: int) -> Callable[..., Any]:
-    """The function of this name, of so many 64-bit arguments; other Python threads run while it does."""
+    """The function of this name, of so many 64-bit arguments."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
@@ -25,5 +21,4 @@ def load_function(code: bytes, name: str, arguments: int) -> Callable[..., Any]:
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _engines.append(engine)
-    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * (2 + arguments))
-    return partial(prototype(engine.get_function_address(name)), _NOWHERE, _NOWHERE)
+    return native_call(engine.get_function_address(name), arguments)

@@ -27,7 +27,7 @@ from gte_np.architectures.weights import BertWeights, Tensor
 from gte_np.formats import FormattedMatrix, WeightFormat
 from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.kernels.operations.records import LAYOUT
-from gte_np.kernels.runtime.object_cache import function
+from gte_np.kernels.runtime.kernel_functions import function
 from gte_np.kernels.runtime.threads import pool, take_turns
 from gte_np.kernels.targets import Target
 

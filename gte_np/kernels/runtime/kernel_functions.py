@@ -1,0 +1,93 @@
+"""The compiled kernels by name, and the target that this process uses.
+
+Kernels that were built ahead of time come first. Where there are none for this processor, or where the variable
+GTE_NP_TARGET asks for "native", Numba compiles them for this very processor.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gte_np.errors import BackendError, InputError, MissingDependencyError
+from gte_np.kernels.runtime import object_cache, prebuilt
+from gte_np.kernels.targets import TARGETS, Target
+from gte_np.kernels.targets.host import runnable_targets
+
+TARGET_VARIABLE = "GTE_NP_TARGET"
+NATIVE = "native"
+
+
+def function(name: str, target: Target, arguments: int) -> Callable[..., Any]:
+    """The compiled function of this name, of so many arguments, for a target that this processor runs.
+
+    Raises BackendError, or MissingDependencyError where Numba would have to compile it and is missing.
+    """
+    if prebuilt.is_built(target):
+        return _prebuilt(name, target, arguments)
+    object_cache.check_numba()
+    return object_cache.function(name, target, arguments)
+
+
+def chosen_target() -> Target:
+    """The target that GTE_NP_TARGET names, or the best one whose kernels are there, or else this very processor.
+
+    Raises InputError for a name that is unknown or of another processor, and BackendError or MissingDependencyError
+    where the kernels cannot be had.
+    """
+    wanted = os.environ.get(TARGET_VARIABLE, "")
+    if wanted not in ("", NATIVE):
+        return _named_target(wanted)
+    built = [target for target in runnable_targets() if not wanted and prebuilt.is_built(target)]
+    return built[0] if built else _native_target()
+
+
+def kernel_files() -> list[Path]:
+    """The files with all kernels of the chosen target, which are compiled now if they were not before.
+
+    Raises as `chosen_target` does, and BackendError if something cannot be compiled.
+    """
+    target = chosen_target()
+    if prebuilt.is_built(target):
+        return [prebuilt.FOLDER / prebuilt.library_name(target)]
+    return object_cache.compile_all(target)
+
+
+def _named_target(name: str) -> Target:
+    known = {target.name: target for target in TARGETS}
+    if name not in known:
+        raise InputError(f"{TARGET_VARIABLE}: expected one of {', '.join([*known, NATIVE])}, got {name!r:.80}.")
+    runnable = [target.name for target in runnable_targets()]
+    if name not in runnable:
+        raise InputError(
+            f"{TARGET_VARIABLE}: expected a target that this processor runs, of {', '.join(runnable)}, got {name}."
+        )
+    if not prebuilt.is_built(known[name]):
+        object_cache.check_numba()
+    return known[name]
+
+
+def _native_target() -> Target:
+    try:
+        object_cache.check_numba()
+    except MissingDependencyError as error:
+        raise MissingDependencyError(
+            "backend 'numba': this installation has no kernels that were built ahead of time for this processor, and "
+            f"cannot compile them. {error}"
+        ) from error
+    return object_cache.native_target()
+
+
+@cache
+def _prebuilt(name: str, target: Target, arguments: int) -> Callable[..., Any]:
+    try:
+        with object_cache.guard.no_fork():
+            return prebuilt.load_function(name, target, arguments)
+    except (OSError, AttributeError) as error:  # no such file, or no such function in it
+        raise BackendError(
+            f"backend 'numba': expected kernels that can be loaded from {prebuilt.FOLDER}, got: {error}. "
+            "Install gte_np again, or use backend 'numpy'."
+        ) from error
