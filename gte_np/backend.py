@@ -13,6 +13,7 @@ from gte_np.arguments import check_choice
 from gte_np.encoder_interface import Encoder
 from gte_np.errors import BackendError, MissingDependencyError
 from gte_np.formats import WeightFormat
+from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 from gte_np.kernels.runtime.kernel_functions import chosen_target
 from gte_np.reference import ReferenceEncoder
 
@@ -42,8 +43,6 @@ def make_encoder(
     check_backend(backend)
     if backend != "numpy":
         try:
-            from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
-
             return KernelEncoder(config, weights, weight_format, threads)
         except (BackendError, MissingDependencyError) as error:
             if backend == "numba":

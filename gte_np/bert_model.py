@@ -19,6 +19,8 @@ from gte_np.checkpoint.weight_files import weight_names
 from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
 from gte_np.errors import CheckpointError, InputError
 from gte_np.formats import WeightFormat, choose_format, dtypes
+from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
+from gte_np.kernels.runtime.saved_panels import PANELS_FILES, write_panels
 from gte_np.loaded import Loaded
 from gte_np.reference.pooler import pool_first_token
 from gte_np.token_batch import TokenBatch
@@ -119,11 +121,22 @@ class BertModel(Loaded):
     @classmethod
     def from_source(cls, source: Source, **options: Any) -> BertModel:
         """Load config.json and the weights of a source; options and errors are those of `from_folder`."""
-        files = LoadedFiles(source, ["config.json", *weight_names(source.folder)])
+        panels = sorted(path.name for path in source.folder.glob(PANELS_FILES))
+        files = LoadedFiles(source, ["config.json", *weight_names(source.folder), *panels])
         config = read_config(source.folder)
         model = cls(config, read_weights(source.folder, config), **options)
         model._files = files
         return model
+
+    def save_panels(self, folder: Path) -> None:
+        """Write the weights as the kernels pack them beside the model that was saved in a folder, to be mapped there.
+
+        Nothing is written for dtype "float32", nor by the NumPy backend, which packs nothing.
+        """
+        if self.format.saves_panels and isinstance(self._encoder, KernelEncoder):
+            packed = self._encoder.weights
+            saved = read_weights(folder, self.config)
+            write_panels(folder / packed.panels_file, packed.saved_parts(), saved.fingerprint())
 
     def _facts(self) -> dict[str, object]:
         sizes = {"num_hidden_layers": self.config.num_hidden_layers, "hidden_size": self.config.hidden_size}

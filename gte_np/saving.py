@@ -48,7 +48,7 @@ class SavableModel(Protocol):
 # What belongs to the model in a model's folder, beside its tokenizer. All else is its user's.
 _MODEL_PATH = (
     r"(config|modules|config_sentence_transformers|sentence_[\w-]+_config)\.json|"
-    r"\d+_(Transformer|Pooling|Dense|Normalize)"
+    r"\d+_(Transformer|Pooling|Dense|Normalize)|panels_\w+\.npy"
 )
 _MARKS = ("config.json", "modules.json")  # of a model's folder
 # The class names of all versions of sentence-transformers.
@@ -186,6 +186,7 @@ def _write_weights(model: SavableModel, target: Path) -> None:
         return
     weights = read_weights(model.transformer_folder, model.bert.config)
     write_safetensors(dict(_formatted(weights, weight_format)), target / weight_format.file)
+    model.bert.save_panels(target)
 
 
 def _weight_files(folder: Path) -> list[Path]:

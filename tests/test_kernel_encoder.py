@@ -141,7 +141,7 @@ def packed_for(
 ) -> PackedWeights:
     """The weights, packed by two threads."""
     packed = PackedWeights(config, weights, weight_format, target)
-    packed.pack(weights, threads=2)
+    packed.load(weights, threads=2)
     return packed
 
 

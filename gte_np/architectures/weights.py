@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +35,13 @@ class BertWeights:
     """The tensors of one encoder, as stored.
 
     `embeddings`, each of `layers` and `pooler` are keyed by the names in `gte_np.architectures.tensors`; `pooler` is
-    None where the checkpoint has none.
+    None where the checkpoint has none. `folder` is where they were read from, or None.
     """
 
     embeddings: dict[str, Tensor]
     layers: tuple[dict[str, Tensor], ...]
     pooler: dict[str, Tensor] | None
+    folder: Path | None = None
 
     def check(self, config: BertConfig) -> None:
         """Raise CheckpointError unless these are the tensors of an encoder of these sizes."""
@@ -53,6 +55,15 @@ class BertWeights:
         """The format that the matrices were saved in, if it is more than a precision."""
         matrices = (tensor for layer in self.layers for tensor in layer.values())
         return next((matrix.format for matrix in matrices if isinstance(matrix, FormattedMatrix)), None)
+
+    def fingerprint(self) -> bytes:
+        """SHA-256 of all vectors and of each matrix's first row: enough to tell these weights from others."""
+        digest = hashlib.sha256()
+        for tensors in (self.embeddings, *self.layers):
+            for tensor in tensors.values():
+                for part in tensor.parts.values() if isinstance(tensor, FormattedMatrix) else [tensor]:
+                    digest.update((part.data[:1] if part.data.ndim == 2 else part.data).tobytes())
+        return digest.digest()
 
 
 def read_weights(folder: Path, config: BertConfig) -> BertWeights:
@@ -76,6 +87,7 @@ def read_weights(folder: Path, config: BertConfig) -> BertWeights:
             {name: tensors[layer_prefix(layer) + name] for name in LAYER} for layer in range(config.num_hidden_layers)
         ),
         pooler={name: tensors[name] for name in POOLER} if has_pooler else None,
+        folder=folder,
     )
 
 

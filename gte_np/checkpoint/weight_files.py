@@ -7,7 +7,6 @@ from pathlib import Path
 
 from gte_np.checkpoint.json_file import read_json_object
 from gte_np.checkpoint.safetensors import read_safetensors
-from gte_np.checkpoint.torch_zip import read_torch_zip
 from gte_np.errors import CheckpointError, ModelNotFoundError
 from gte_np.formats import FORMATS
 from gte_np.formats.stored_tensor import StoredTensor
@@ -53,7 +52,11 @@ def read_tensors(path: Path) -> dict[str, StoredTensor]:
     """Return name -> tensor of a .safetensors or .bin file, or of all files that an index.json lists."""
     if path.suffix == ".json":
         return _read_shards(path)
-    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch_zip(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    from gte_np.checkpoint.torch_zip import read_torch_zip
+
+    return read_torch_zip(path)
 
 
 def _read_shards(index: Path) -> dict[str, StoredTensor]:

@@ -18,6 +18,7 @@ class Bfloat16(WeightFormat):
     name = dtype = stored = activations = "bfloat16"
     word = np.dtype(np.uint32)
     values_of_word = 2
+    saves_panels = True
 
     def encode_rows(self, values: FloatArray) -> dict[str, NDArray[Any]]:
         """The nearest bfloat16 values."""

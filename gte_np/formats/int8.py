@@ -46,6 +46,7 @@ class Int8(WeightFormat):
     activations = "uint8"
     word = np.dtype(np.uint32)
     values_of_word = 4
+    saves_panels = True
     most_features = 2**31 // (255 * 128)  # 32 bits hold the sum of so many products of 255 and -128
 
     @property

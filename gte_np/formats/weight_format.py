@@ -70,7 +70,8 @@ class WeightFormat(ABC):
     `activations` names what the kernels turn the rows of x into, see `gte_np.kernels.operations.activations`, and
     `word` is the NumPy dtype of a word of packed weights. `values_of_word` is how many values it holds, `widens`
     tells whether words are worth being widened to float32 once for several tiles, and `most_features` is the largest
-    number of input features.
+    number of input features. `saves_panels` is whether a saved model has its packed weights, too, in words of 32
+    bits: see `gte_np.kernels.runtime.saved_panels`.
     """
 
     name: str
@@ -82,6 +83,7 @@ class WeightFormat(ABC):
     values_of_word: int = 1
     widens: bool = False
     most_features: int = 2**31 - 1
+    saves_panels: bool = False
 
     # --- as stored ------------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class KernelEncoder:
         self.threads = available_processors() if threads is None else threads
         target = target or chosen_target()
         self.weights = PackedWeights(config, weights, weight_format, target)
-        self.weights.pack(weights, self.threads)
+        self.weights.load(weights, self.threads)
         self._run_program = function(f"encode_{self.weights.format.name}", target, arguments=5)
         self._idle: list[Workspace] = []
 
@@ -53,6 +53,7 @@ class KernelEncoder:
         """Run all layers on the batch; the contract is `gte_np.encoder_interface.Encoder`."""
         if inputs.config != self.config:
             raise InputError("expected an input that was checked against this encoder's sizes, got another's.")
+        self.weights.check_unchanged()
         job = _Job(inputs, self.weights, keep_layers)
         pool().call(lambda: self._run_all(job))
         if job.hidden_states is None:

@@ -1,7 +1,7 @@
 """The compiled kernels by name, and the target that this process uses.
 
 Kernels that were built ahead of time come first. Where there are none for this processor, or where the variable
-GTE_NP_TARGET asks for "native", Numba compiles them for this very processor.
+GTE_NP_TARGET asks for "native", Numba compiles them for this very processor: `object_cache` is imported only then.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from gte_np.errors import BackendError, InputError, MissingDependencyError
-from gte_np.kernels.runtime import object_cache, prebuilt
+from gte_np.forks import ForkGuard
+from gte_np.kernels.runtime import prebuilt
 from gte_np.kernels.targets import TARGETS, Target
 from gte_np.kernels.targets.host import runnable_targets
 
 TARGET_VARIABLE = "GTE_NP_TARGET"
 NATIVE = "native"
+_guard = ForkGuard("loading kernels")
 
 
 def function(name: str, target: Target, arguments: int) -> Callable[..., Any]:
@@ -28,6 +30,8 @@ def function(name: str, target: Target, arguments: int) -> Callable[..., Any]:
     """
     if prebuilt.is_built(target):
         return _prebuilt(name, target, arguments)
+    from gte_np.kernels.runtime import object_cache
+
     object_cache.check_numba()
     return object_cache.function(name, target, arguments)
 
@@ -53,6 +57,8 @@ def kernel_files() -> list[Path]:
     target = chosen_target()
     if prebuilt.is_built(target):
         return [prebuilt.FOLDER / prebuilt.library_name(target)]
+    from gte_np.kernels.runtime import object_cache
+
     return object_cache.compile_all(target)
 
 
@@ -66,11 +72,15 @@ def _named_target(name: str) -> Target:
             f"{TARGET_VARIABLE}: expected a target that this processor runs, of {', '.join(runnable)}, got {name}."
         )
     if not prebuilt.is_built(known[name]):
+        from gte_np.kernels.runtime import object_cache
+
         object_cache.check_numba()
     return known[name]
 
 
 def _native_target() -> Target:
+    from gte_np.kernels.runtime import object_cache
+
     try:
         object_cache.check_numba()
     except MissingDependencyError as error:
@@ -84,7 +94,7 @@ def _native_target() -> Target:
 @cache
 def _prebuilt(name: str, target: Target, arguments: int) -> Callable[..., Any]:
     try:
-        with object_cache.guard.no_fork():
+        with _guard.no_fork():
             return prebuilt.load_function(name, target, arguments)
     except (OSError, AttributeError) as error:  # no such file, or no such function in it
         raise BackendError(

@@ -38,8 +38,8 @@ _FINGERPRINT_SIZE = 24  # characters
 # A file of the cache, of any version, and one that is being written.
 _FILE_NAME = re.compile(rf"(encode|pack)_\w+-[0-9a-f]{{{_FINGERPRINT_SIZE}}}\.o(\.[0-9a-f]{{16}})?")
 _MOST_FILES = 64  # of a folder: nine versions or processors, about 5 MB
-guard = ForkGuard("compiling or loading kernels")
-_lock = threading.RLock()  # taken within guard
+_guard = ForkGuard("compiling or loading kernels")
+_lock = threading.RLock()  # taken within _guard
 _functions: dict[tuple[str, Target], Callable[..., Any]] = {}
 
 
@@ -64,7 +64,7 @@ def importing() -> Iterator[None]:
     A process forked in the middle of an import would wait for its end for ever: forks wait.
     """
     try:
-        with guard.no_fork():
+        with _guard.no_fork():
             yield
     except GteError:
         raise
@@ -76,7 +76,7 @@ def importing() -> Iterator[None]:
 def _compiling() -> Iterator[None]:
     """Compile or load in one thread at a time. Whatever goes wrong inside Numba and LLVM is one error."""
     try:
-        with guard.no_fork(), _lock:
+        with _guard.no_fork(), _lock:
             yield
     except GteError:
         raise

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from gte_np.formats import FormattedMatrix, WeightFormat
 from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.kernels.operations.records import LAYOUT
 from gte_np.kernels.runtime.kernel_functions import function
+from gte_np.kernels.runtime.saved_panels import MappedPanels, panels_file
 from gte_np.kernels.runtime.threads import pool, take_turns
 from gte_np.kernels.targets import Target
 
@@ -161,9 +163,57 @@ class PackedWeights:
         self.matrices = np.zeros(self._words_of_a_layer * len(weights.layers), weight_format.word)
         self.address = self.matrices.ctypes.data
         self.layers = [self._layer(number, layer) for number, layer in enumerate(weights.layers)]
+        self._mapped: MappedPanels | None = None
 
-    def pack(self, weights: BertWeights, threads: int) -> None:
-        """Copy the word table, and the matrices into their panels, in so many threads."""
+    @property
+    def panels_file(self) -> str:
+        """The name of the file in which a saved model has these weights packed."""
+        return panels_file(self.format, self.sizes.panel)
+
+    def load(self, weights: BertWeights, threads: int) -> None:
+        """Map what was packed when the model was saved, or pack the weights in so many threads.
+
+        Raises CheckpointError for a file of packed weights that is damaged, or does not belong to the weights.
+        """
+        folder = weights.folder if self.format.saves_panels else None
+        if folder is not None and (folder / self.panels_file).is_file():
+            self._map(folder / self.panels_file, weights)
+        else:
+            self._pack_all(weights, threads)
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError if packed weights are mapped from a file that was written to since then."""
+        if self._mapped is not None:
+            self._mapped.check()
+
+    def saved_parts(self) -> list[NDArray[Any]]:
+        """All that packing makes: the matrices, the constants of each linear layer, the word table."""
+        words = [_filled_up(part.data) for part in self.words.parts.values()]
+        return [self.matrices, *(linear.constants for linear in self._linears()), *words]
+
+    def _map(self, path: Path, weights: BertWeights) -> None:
+        table = self.format.of(weights.embeddings[WORDS])  # a view
+        linears = list(self._linears())
+        sizes = [self.matrices.size, *(linear.constants.size for linear in linears)]
+        sizes += [padded(part.data.nbytes, 4) // 4 for part in table.parts.values()]
+        self._mapped = MappedPanels(path, sizes, weights.fingerprint())
+        matrices, *parts = self._mapped.parts
+        self.matrices = matrices.view(self.format.word)
+        self.address = self.matrices.ctypes.data
+        for linear, part in zip(linears, parts, strict=False):
+            linear.constants[...] = part.view(np.float32).reshape(linear.constants.shape)
+        words = (
+            part.view(np.uint8)[: like.data.nbytes].view(like.data.dtype).reshape(like.shape)
+            for like, part in zip(table.parts.values(), parts[len(linears) :], strict=True)
+        )
+        self.words = _mapped(table, lambda data: next(words))
+
+    def _linears(self) -> Iterator[PackedLinear]:
+        for layer in self.layers:
+            yield from layer.linears.values()
+
+    def _pack_all(self, weights: BertWeights, threads: int) -> None:
+        """Copy the word table, and the matrices into their panels."""
         jobs = [partial(self._copy_words, weights.embeddings[WORDS])] + [
             partial(self._pack, packed.linears[name], name, layer)
             for packed, layer in zip(self.layers, weights.layers, strict=True)
@@ -264,6 +314,12 @@ class PackedWeights:
     def _padded(self, rows: FloatArray) -> FloatArray:
         """(n, D) -> (n, hidden width), a copy."""
         return np.pad(rows, ((0, 0), (0, self.sizes.hidden_width - rows.shape[1])))
+
+
+def _filled_up(data: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of an array, with zeros behind them up to whole words of 32 bits."""
+    octets = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    return np.pad(octets, (0, -octets.size % 4))
 
 
 def _aligned(matrix: FormattedMatrix) -> FormattedMatrix:
