@@ -6,7 +6,7 @@ VENV := .venv
 PARITY_VENV := .venv-parity
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
-.PHONY: demo test parity lint clean
+.PHONY: demo test parity lint wheel clean
 
 demo: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
@@ -24,8 +24,13 @@ lint: $(VENV)/ready
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
+# For this machine's processor family; `python -m scripts.build_wheels` builds all.
+wheel: $(VENV)/ready $(MINILM)
+	$(VENV)/bin/python -m scripts.build_wheels --machine $$(uname -m)
+	$(VENV)/bin/python -m scripts.check_wheel dist/*_$$(uname -m).whl
+
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) .models build *.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) .models build dist *.egg-info
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

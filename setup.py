@@ -6,6 +6,7 @@ for another processor family: --config-settings=--build-option=--plat-name=linux
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,8 @@ class BuildWithKernels(build_py):
 
     def run(self) -> None:
         """Copy the modules, then compile."""
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)  # it may be of another platform, or of older modules
         super().run()
         machine = machine_of(self.distribution)
         if machine is not None and not self.editable_mode:
