@@ -11,6 +11,7 @@ is written to it in place is noticed by `check`.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ class MappedPanels:
 
     def __init__(self, path: Path, sizes: Sequence[int], fingerprint: bytes) -> None:
         self._path = path
-        self._file = path.open("rb")  # stays open, to see whether it is written to
+        self._descriptor = os.open(path, os.O_RDONLY)  # stays open, to see whether the file is written to
+        weakref.finalize(self, os.close, self._descriptor)
         self._state = self._state_now()
         try:
             words: Words = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -71,7 +73,7 @@ class MappedPanels:
             )
 
     def _state_now(self) -> tuple[int, int]:
-        found = os.fstat(self._file.fileno())
+        found = os.fstat(self._descriptor)
         return found.st_size, found.st_mtime_ns
 
     def _error(self, came: str) -> CheckpointError:
