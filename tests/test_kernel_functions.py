@@ -73,7 +73,7 @@ def test_without_numba_or_kernels_there_is_one_warning_and_numpy(
     built(monkeypatch, [])
     without_numba(monkeypatch)
     with pytest.raises(
-        MissingDependencyError, match=r"no kernels that were built .* pip install 'gte_np\[jit\]'"
+        MissingDependencyError, match=r"expected kernels that were built .* pip install 'gte_np\[jit\]'"
     ):
         EmbeddingModel(folder, backend="numba")
     model = EmbeddingModel(folder)

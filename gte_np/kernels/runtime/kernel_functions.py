@@ -20,6 +20,7 @@ from gte_np.kernels.targets.host import runnable_targets
 
 TARGET_VARIABLE = "GTE_NP_TARGET"
 NATIVE = "native"
+_PREFIX = "backend 'numba': "
 _guard = ForkGuard("loading kernels")
 
 
@@ -85,8 +86,8 @@ def _native_target() -> Target:
         object_cache.check_numba()
     except MissingDependencyError as error:
         raise MissingDependencyError(
-            "backend 'numba': this installation has no kernels that were built ahead of time for this processor, and "
-            f"cannot compile them. {error}"
+            f"{_PREFIX}expected kernels that were built ahead of time for this processor, found none; to compile them, "
+            f"{str(error).removeprefix(_PREFIX)}"
         ) from error
     return object_cache.native_target()
 
