@@ -86,8 +86,8 @@ def _native_target() -> Target:
         object_cache.check_numba()
     except MissingDependencyError as error:
         raise MissingDependencyError(
-            f"{_PREFIX}expected kernels that were built ahead of time for this processor, found none; to compile them, "
-            f"{str(error).removeprefix(_PREFIX)}"
+            f"{_PREFIX}expected kernels that were built ahead of time for this processor, found none; to "
+            f"compile them, {str(error).removeprefix(_PREFIX)}"
         ) from error
     return object_cache.native_target()
 
