@@ -13,14 +13,15 @@ class TextEncoder:
     """A tokenizer of the tokenizers library, and what the library does not tell.
 
     `before` and `behind` are the ids that go around each text, such as those of [CLS] and [SEP]; `pad_id` fills up
-    rows. `pieces` divides a long text where no token can be cut. `model_max_length` is the most tokens of a text, or
-    None where the files set no limit.
+    rows, and no id is larger than `largest_id`. `pieces` divides a long text where no token can be cut.
+    `model_max_length` is the most tokens of a text, or None where the files set no limit.
     """
 
     backend: Tokenizer
     before: tuple[int, ...]
     behind: tuple[int, ...]
     pad_id: int
+    largest_id: int
     pieces: Callable[[str], Iterator[str]]
     model_max_length: int | None
 

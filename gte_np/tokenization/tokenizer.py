@@ -104,7 +104,7 @@ class Tokenizer(Loaded):
     @property
     def largest_id(self) -> int:
         """The largest token id that a text can give: the embedding table must have more rows."""
-        return max(self._encoder.backend.get_vocab(with_added_tokens=True).values())
+        return self._encoder.largest_id
 
     def __call__(
         self,

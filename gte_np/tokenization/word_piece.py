@@ -7,7 +7,7 @@ So does this. A tokenizer of another kind is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,16 @@ def read_word_piece(folder: Path, tokenizer: Fields, lowercase_first: bool) -> T
     backend = build_word_piece(files, lowercase_first)
     ids = {key: files.vocab[token] for key, token in files.special_tokens.items() if token in files.vocab}
     limit = int(files.model_max_length) if files.model_max_length < 2**31 else None
-    pieces = TextPieces(backend, files.added_tokens).of
-    return TextEncoder(backend, (ids["cls_token"],), (ids["sep_token"],), ids["pad_token"], pieces, limit)
+    added = (backend.token_to_id(token.content) for token in files.added_tokens)  # None for a token without letters
+    return TextEncoder(
+        backend,
+        before=(ids["cls_token"],),
+        behind=(ids["sep_token"],),
+        pad_id=ids["pad_token"],
+        largest_id=max([*files.vocab.values(), *(number for number in added if number is not None)]),
+        pieces=TextPieces(backend, files.added_tokens).of,
+        model_max_length=limit,
+    )
 
 
 def build_word_piece(files: TokenizerFiles, lowercase_first: bool) -> Tokenizer:
@@ -142,13 +150,13 @@ def _vocab_of_json(tokenizer: Fields) -> dict[str, int]:
                 f"gte_np implements BERT's WordPiece ({key} {implemented!r})."
             )
     vocab = model.get("vocab")
-    if not isinstance(vocab, dict) or not all(_is_id(token_id) for token_id in vocab.values()):
+    if not isinstance(vocab, dict) or not _are_ids(vocab.values()):
         raise tokenizer.error("model.vocab", "an object of token to id", vocab)
     return vocab
 
 
-def _is_id(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**31
+def _are_ids(values: Collection[Any]) -> bool:
+    return not values or ({*map(type, values)} == {int} and min(values) >= 0 and max(values) < 2**31)
 
 
 def _vocab_of_text(path: Path) -> dict[str, int]:
