@@ -2,8 +2,8 @@
 
 The environment must have gte_np as a wheel installs it, with kernels that were built ahead of time, and the peers.
 Each engine is a program of a few lines, as its users would write it, which loads a model and encodes one text;
-programs take turns, each in a new process, with all files in the system's cache. "onnxruntime" is what fastembed does:
-a tokenizer of the tokenizers library, a session, pooling by NumPy.
+programs take turns, each in a new process, with all files in the system's cache. "onnxruntime" is what fastembed
+does: a tokenizer of the tokenizers library, a session, pooling by NumPy.
 
 Prints medians in seconds; the last line is JSON, which is also written to benchmarks/results/cold_start.json.
 """
