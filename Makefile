@@ -1,12 +1,13 @@
 # Needs Python and make. Each target makes its own virtual environment.
 PYTHON ?= python3
 MODEL ?=
+TARGETS ?=
 
 VENV := .venv
 PARITY_VENV := .venv-parity
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
-.PHONY: demo test parity lint wheel clean
+.PHONY: demo test parity targets lint wheel clean
 
 demo: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
@@ -18,6 +19,10 @@ test: $(VENV)/ready $(MINILM)
 
 parity: $(PARITY_VENV)/ready $(MINILM)
 	$(PARITY_VENV)/bin/python -m scripts.parity $(MODEL)
+
+# TARGETS='--python "COMMAND"' adds a Python of another processor, perhaps emulated; see scripts/run_targets.py.
+targets: $(VENV)/ready $(MINILM)
+	$(VENV)/bin/python -m scripts.run_targets $(TARGETS)
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check

@@ -3,8 +3,9 @@
     python -m scripts.hash_states            # compare with tests/data/state_hashes.json
     python -m scripts.hash_states --write    # make that file anew
 
-Each row is a checkpoint (all-MiniLM-L6-v2's published weights, or random float16 weights of a GTE model's shape) in
-a dtype, on a target: this processor's own, and older ones that it runs too.
+Each row is a checkpoint (all-MiniLM-L6-v2's published weights, random float16 weights of a GTE model's shape, or
+small ones of odd sizes) in a dtype, on a target: this processor's own, and older ones that it runs too. For kernels
+that were built ahead of time, on every target, see `scripts.run_targets`.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ import hashlib
 import json
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from gte_np import TokenBatch
-from gte_np.architectures.config import read_config
+from gte_np.architectures.config import BertConfig, read_config
 from gte_np.architectures.weights import read_weights, stored_precision
-from gte_np.encoder_interface import EncoderInput
+from gte_np.encoder_interface import EncoderInput, FloatArray
 from gte_np.formats import choose_format
 from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.host import host_features, host_target, this_machine
 from gte_np.kernels.targets.x86 import AVX2, SSE4
 from scripts.fetch_minilm import FOLDER
-from tests.samples import SHAPES, ids_of_length, write_shape
+from tests.samples import PRECISIONS, SHAPES, ids_of_length, write_odd_sizes, write_shape
 
 HASHES = Path("tests/data/state_hashes.json")
 DTYPES = ("float32", "bfloat16", "int8")
@@ -55,9 +57,15 @@ def hashes_of_all() -> dict[str, dict[str, dict[str, str]]]:
     """Target -> checkpoint -> dtype -> hash."""
     with tempfile.TemporaryDirectory() as temporary:
         folders = [FOLDER, *(write_shape(name, Path(temporary, name)) for name in SHAPES)]
+        folders += write_all_odd_sizes(Path(temporary))
         return {
             name: {folder.name: hashes_of(folder, target) for folder in folders} for name, target in targets().items()
         }
+
+
+def write_all_odd_sizes(folder: Path) -> list[Path]:
+    """Write the small checkpoint of odd sizes in each precision; return their folders."""
+    return [write_odd_sizes(precision, folder / f"odd-sizes-{precision}") for precision in PRECISIONS]
 
 
 def targets() -> dict[str, Target]:
@@ -67,19 +75,45 @@ def targets() -> dict[str, Target]:
 
 
 def hashes_of(folder: Path, target: Target) -> dict[str, str]:
-    """Dtype -> hash of all hidden states of a batch, and of those of the first tokens computed alone."""
+    """Dtype -> hash of what `states_of` gives."""
+    return {dtype: digest(states_of(encoder_of(folder, dtype, target))) for dtype in DTYPES}
+
+
+def encoder_of(folder: Path, dtype: str, target: Target) -> KernelEncoder:
+    """The encoder of a checkpoint in a dtype, on a target."""
     config = read_config(folder)
     weights = read_weights(folder, config)
-    batch = TokenBatch.from_ids([ids_of_length(length, config.vocab_size) for length in LENGTHS])
-    digests = {}
-    for dtype in DTYPES:
-        weight_format = choose_format(dtype, stored_precision(weights))
-        encoder = KernelEncoder(config, weights, weight_format, target=target)
-        every_layer = encoder(EncoderInput(batch, config), keep_layers=True).hidden_states
-        first_tokens = encoder(EncoderInput(batch, config, batch.offsets[:-1])).last_hidden_state
-        states = [*(every_layer or []), first_tokens]
-        digests[dtype] = hashlib.sha256(b"".join(state.tobytes() for state in states)).hexdigest()[:32]
-    return digests
+    return KernelEncoder(config, weights, choose_format(dtype, stored_precision(weights)), target=target)
+
+
+def batch_for(config: BertConfig, lengths: Iterable[int] = LENGTHS) -> TokenBatch:
+    """Texts of these lengths."""
+    return TokenBatch.from_ids([ids_of_length(length, config.vocab_size) for length in lengths])
+
+
+def states_of(encoder: KernelEncoder) -> list[FloatArray]:
+    """Hidden states of every layer of a batch, each (N, D), and those of the first tokens computed alone, (B, D)."""
+    config = encoder.config
+    batch = batch_for(config)
+    every_layer = encoder(EncoderInput(batch, config), keep_layers=True).hidden_states
+    first_tokens = encoder(EncoderInput(batch, config, batch.offsets[:-1])).last_hidden_state
+    return [*(every_layer or []), first_tokens]
+
+
+def digest(states: Iterable[FloatArray]) -> str:
+    """The hash of arrays."""
+    return hashlib.sha256(b"".join(state.tobytes() for state in states)).hexdigest()[:32]
+
+
+def recorded_hashes(target: Target) -> dict[str, dict[str, str]]:
+    """Checkpoint -> dtype -> the hash that any target has which rounds as this one does."""
+    recorded: dict[str, dict[str, dict[str, str]]] = json.loads(HASHES.read_text(encoding="utf-8"))
+    return recorded[(AVX2 if rounds_once(target) else SSE4).name]
+
+
+def rounds_once(target: Target) -> bool:
+    """Whether a target multiplies and adds in one instruction, as every ARM does."""
+    return target.machine == "aarch64" or "fma" in target.features
 
 
 if __name__ == "__main__":

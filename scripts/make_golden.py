@@ -20,9 +20,8 @@ from scripts.fetch_minilm import FOLDER as MINILM
 from tests import samples
 from tests.checkpoints import CHINESE, small_model
 from tests.layouts import write_layout
+from tests.samples import GOLDEN
 from tests.texts import generated
-
-GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 
 
 def main() -> None:

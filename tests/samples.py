@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from tests.checkpoints import copy_chinese_tokenizer, write_config, write_modules, write_weights
 from tests.texts import ORDINARY, of_length
@@ -23,6 +26,20 @@ SHAPES = {
     "gte-large-zh": (1024, 24, 16, 4096),
 }
 SHAPE_LENGTHS = (8, 128, 512)
+PRECISIONS = ("float32", "float16", "bfloat16")  # of weights
+
+GOLDEN = Path(__file__).resolve().parent / "golden"
+# How far hidden states may be from the reference's, for each dtype of the arithmetic. In float32 they are up to 11 in
+# size, at the end of a long chain of sums in another order, of 24 bits each. In fewer bits, a value next to the
+# middle between two steps is rounded to the one here and to the other there, and so are others after it; still far
+# less than all that is rounded.
+TOLERANCES = {"float32": 2e-5, "bfloat16": 0.05, "int8": 0.2}
+
+
+def golden(name: str) -> dict[str, Any]:
+    """The arrays of one golden file."""
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return dict(arrays)
 
 
 def write_shape(name: str, folder: Path) -> Path:
@@ -41,6 +58,13 @@ def write_shape(name: str, folder: Path) -> Path:
     write_weights(folder, dtype="float16", seed=layers)
     copy_chinese_tokenizer(folder, do_lower_case=True)
     write_modules(folder, {"pooling_mode": "cls", "embedding_dimension": hidden}, "Normalize")
+    return folder
+
+
+def write_odd_sizes(precision: str, folder: Path) -> Path:
+    """Write a small checkpoint with heads of 26 features, and sizes that are no multiples of a vector."""
+    write_config(folder, hidden_size=156, num_attention_heads=6, intermediate_size=200, max_position_embeddings=128)
+    write_weights(folder, dtype=precision)
     return folder
 
 

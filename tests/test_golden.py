@@ -14,20 +14,14 @@ from gte_np import KNOWN_MODELS, BertModel, EmbeddingModel, TokenBatch, Tokenize
 from tests import samples
 from tests.checkpoints import CHINESE
 from tests.layouts import LAYOUTS, write_layout
+from tests.samples import GOLDEN, TOLERANCES, golden
 from tests.texts import generated
 
 BACKENDS = ("numpy", "numba")
-GOLDEN = Path(__file__).parent / "golden"
-# Float32 has 24 bits: hidden states are up to 11 in size, vectors have length 1, and both are the end of a long chain
-# of sums, whose order transformers does not fix. Against float64, transformers itself is off by up to 7e-6 and 2e-7.
-STATES = 2e-5
+# transformers does not fix the order of sums: against float64 it is itself off by up to 7e-6 in hidden states, and by
+# 2e-7 in vectors, which have length 1.
+STATES = TOLERANCES["float32"]
 VECTORS = 2e-6
-
-
-def golden(name: str) -> dict[str, Any]:
-    """The arrays of one golden file."""
-    with np.load(GOLDEN / f"{name}.npz") as arrays:
-        return dict(arrays)
 
 
 def assert_close(ours: Any, theirs: Any, tolerance: float) -> None:

@@ -24,10 +24,8 @@ from gte_np.kernels.targets import Target
 from gte_np.reference import ReferenceEncoder
 from tests.checkpoints import random_tensors, save_safetensors, to_stored, write_config, write_weights
 from tests.compiled import same_bits
+from tests.samples import TOLERANCES
 from tests.texts import ORDINARY, of_length
-
-# As in test_golden: states are up to 6 in size here, at the end of a long chain of sums in another order.
-STATES = 2e-5
 
 Ids = list[list[int]]
 
@@ -248,11 +246,6 @@ def batch_of(lengths: list[int], seed: int = 0) -> TokenBatch:
     random = np.random.default_rng(seed)
     batch = TokenBatch.from_ids([random.integers(0, 200, length).tolist() for length in lengths])
     return replace(batch, token_type_ids=random.integers(0, 2, batch.input_ids.shape, dtype=np.int32))
-
-
-# How far states may be from the reference's. In fewer bits, a value next to the middle between two steps is rounded
-# to the one here and to the other there, and so are others after it; still far less than all that is rounded.
-TOLERANCES = {"float32": STATES, "bfloat16": 0.05, "int8": 0.2}
 
 
 class Encoders:

@@ -20,8 +20,9 @@ from gte_np.kernels.runtime.compile import Entry, compile_entry, entries
 from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 from gte_np.kernels.runtime.object_cache import function
 from gte_np.kernels.targets import TARGETS, Target
-from tests.checkpoints import write_config, write_weights
+from scripts.hash_states import rounds_once
 from tests.compiled import FLOATS, RUNNABLE, assembly, same_bits
+from tests.samples import TOLERANCES, write_odd_sizes
 
 # The precision of the weights, and the dtype of the arithmetic.
 KINDS = [
@@ -31,23 +32,14 @@ KINDS = [
     ("float16", "bfloat16"),
     ("float16", "int8"),
 ]
-TOLERANCES = {"float32": 2e-5, "bfloat16": 0.05, "int8": 0.2}  # as in test_kernel_encoder
 NAMES = [target.name for target in TARGETS]
-
-
-def rounds_once(target: Target) -> bool:
-    """Whether it multiplies and adds in one instruction, as every ARM does."""
-    return target.machine == "aarch64" or "fma" in target.features
 
 
 @pytest.fixture(scope="module", params=KINDS, ids="-".join)
 def folder_and_dtype(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A checkpoint of each precision: heads of 26 features, sizes that are no multiples of a vector."""
+    """A checkpoint of odd sizes in each precision, and a dtype."""
     precision, dtype = request.param
-    folder = tmp_path_factory.mktemp("checkpoint")
-    write_config(folder, hidden_size=156, num_attention_heads=6, intermediate_size=200)
-    write_weights(folder, dtype=precision)
-    return folder, dtype
+    return write_odd_sizes(precision, tmp_path_factory.mktemp("checkpoint")), dtype
 
 
 @pytest.fixture(scope="module")
