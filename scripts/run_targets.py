@@ -14,7 +14,8 @@ best one, or else by any that has it, in a process without Numba (`scripts.run_t
 - batches: short texts alone, and in another order, to the last bit;
 - int8 sums: sums of products of bytes against exact ones.
 
-Kernels that are missing, or older than their source, are built. Exits with status 1 if anything differs.
+Kernels that are missing are built, and so are those in build/kernels that are older than their source. Exits with
+status 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -33,8 +34,7 @@ from typing import Any
 
 import numpy as np
 
-import gte_np
-from gte_np import BertModel
+from gte_np import BertModel, formats, kernels
 from gte_np.architectures.config import read_config
 from gte_np.encoder_interface import FloatArray
 from gte_np.formats.int8 import INT8
@@ -101,7 +101,7 @@ def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--python", action="append", default=[], metavar="COMMAND", help="another processor's Python")
-    parser.add_argument("--kernels", type=Path, default=OUT, metavar="DIR", help=f"default: {OUT}")
+    parser.add_argument("--kernels", type=Path, metavar="DIR", help=f"use those there as they are; default: {OUT}")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -111,14 +111,15 @@ def main() -> int:
     runners = [runner_of(HERE, [sys.executable]), *(runner_of(text, shlex.split(text)) for text in options.python)]
     chosen = choose(runners, options.quick)
     targets = [target for target in TARGETS if target.name in chosen]
-    build_missing(targets, options.kernels)
+    folder = options.kernels or OUT
+    build_missing(targets, folder, since=0 if options.kernels else time_of_the_source())
     print_header("target, format", *HEADER)
     with tempfile.TemporaryDirectory() as temporary:
         checkpoints, results = [MINILM, *write_all_odd_sizes(Path(temporary))], {}
         for target in targets:
             runner = chosen[target.name]
-            folders = checkpoints[1:] if options.quick and runner.name != HERE else checkpoints
-            results[target.name] = run(target, runner, options.kernels, folders)
+            some = checkpoints[1:] if options.quick and runner.name != HERE else checkpoints
+            results[target.name] = run(target, runner, folder, some)
     print_summary(results, chosen)
     print(f"\n{not_run(chosen, runners, options.quick)}")
     return int(not all(result.passed for result in results.values()))
@@ -173,23 +174,28 @@ def why_not(target: Target, runners: Sequence[Runner]) -> str:
     return f"{HERE} lacks {', '.join(sorted(target.features - host_features()))}"
 
 
-def build_missing(targets: Sequence[Target], folder: Path) -> None:
-    """Build the kernels that are not there, or older than the package's source."""
-    newest = max(path.stat().st_mtime for path in Path(gte_np.__file__).parent.rglob("*.py"))
+def build_missing(targets: Sequence[Target], folder: Path, since: float) -> None:
+    """Build the kernels that are not there, or were written before a time."""
     paths = {target.name: folder / library_name(target) for target in targets}
-    stale = [name for name, path in paths.items() if not path.is_file() or path.stat().st_mtime < newest]
-    if stale:
-        command = [sys.executable, "-m", "scripts.build_kernels", "--out", str(folder), "--target", *stale]
+    missing = [name for name, path in paths.items() if not path.is_file() or path.stat().st_mtime < since]
+    if missing:
+        command = [sys.executable, "-m", "scripts.build_kernels", "--out", str(folder), "--target", *missing]
         subprocess.run(command, check=True)
+
+
+def time_of_the_source() -> float:
+    """When what kernels are compiled from was last changed."""
+    folders = [Path(folder) for package in (formats, kernels) for folder in package.__path__]
+    return max(path.stat().st_mtime for folder in folders for path in folder.rglob("*.py"))
 
 
 # --- what they give -----------------------------------------------------------------------------------------------
 
 
-def run(target: Target, runner: Runner, kernels: Path, checkpoints: Sequence[Path]) -> Comparison:
-    """Run a target on checkpoints, and print a row for each format; return what was found in all of them."""
+def run(target: Target, runner: Runner, folder: Path, checkpoints: Sequence[Path]) -> Comparison:
+    """Run a target's kernels in a folder, and print a row for each format; return what was found in all of them."""
     with tempfile.TemporaryDirectory() as temporary:
-        command = [*runner.command, "-m", "scripts.run_target", target.name, "--kernels", str(kernels.resolve())]
+        command = [*runner.command, "-m", "scripts.run_target", target.name, "--kernels", str(folder.resolve())]
         command += ["--out", temporary, "--checkpoints", *map(str, checkpoints)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -197,8 +203,8 @@ def run(target: Target, runner: Runner, kernels: Path, checkpoints: Sequence[Pat
             print(f"{target.name}: exit status {done.returncode}: {told}", flush=True)
             return Comparison(target.name)
         found = [
-            judge(target, folder, dtype, load(Path(temporary, run_name(folder, dtype))))
-            for folder in checkpoints
+            judge(target, checkpoint, dtype, load(Path(temporary, run_name(checkpoint, dtype))))
+            for checkpoint in checkpoints
             for dtype in DTYPES
         ]
     formats = {one.name: one for one in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,19 @@ from gte_np.kernels.targets.host import host_target, runnable_targets
 from scripts import run_target, run_targets
 from scripts.hash_states import LENGTHS, encoder_of, states_of, write_all_odd_sizes
 from scripts.run_target import is_same_in_other_batches, run_name, sums_are_exact, write_run
-from scripts.run_targets import HERE, Comparison, Runner, choose, judge, load, main, merge, not_run, runner_of
+from scripts.run_targets import (
+    HERE,
+    Comparison,
+    Runner,
+    build_missing,
+    choose,
+    judge,
+    load,
+    main,
+    merge,
+    not_run,
+    runner_of,
+)
 from tests.programs import run_program
 
 NAMES = [target.name for target in TARGETS]
@@ -145,7 +158,7 @@ def test_the_exit_status(bits: bool, monkeypatch: pytest.MonkeyPatch, capsys: py
         return Comparison(target.name, {"float32": 0.0}, bits=bits or target != best)
 
     monkeypatch.setattr(run_targets, "run", found)
-    monkeypatch.setattr(run_targets, "build_missing", lambda *_: None)
+    monkeypatch.setattr(run_targets, "build_missing", lambda *_, **__: None)
     monkeypatch.setattr(sys, "argv", ["run_targets"])
     assert main() == int(not bits)
     printed = capsys.readouterr().out.splitlines()
@@ -154,6 +167,23 @@ def test_the_exit_status(bits: bool, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert sum("FAIL" in line for line in printed) == int(not bits)
     assert printed[-1].startswith("Not run: ")
     assert all((f"{name} (" in printed[-1]) is (name not in here) for name in NAMES)
+
+
+def test_kernels_that_are_missing_or_old_are_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+
+    def note(command: list[str], *, check: bool) -> None:
+        assert check
+        built.extend(command[command.index("--target") + 1 :])
+
+    monkeypatch.setattr("scripts.run_targets.subprocess.run", note)
+    for number, name in enumerate(NAMES[:2]):
+        (tmp_path / f"{name}.so").touch()
+        os.utime(tmp_path / f"{name}.so", (number, number))
+    build_missing(TARGETS[:3], tmp_path, since=0)
+    assert built == [NAMES[2]]
+    build_missing(TARGETS[:2], tmp_path, since=1)
+    assert built == [NAMES[2], NAMES[0]]
 
 
 def test_a_process_that_ends_badly_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
