@@ -50,7 +50,8 @@ class BuildWithKernels(build_py):
             names = [target.name for target in TARGETS if target.machine == machine]
             out = Path(self.build_lib).resolve() / FOLDER
             command = [sys.executable, "-m", "scripts.build_kernels", "--out", str(out), "--target", *names]
-            subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+            # PYTHONPATH stays as it is: by it pip gives a process the packages of [build-system].
+            subprocess.run(command, check=True, cwd=ROOT)
 
 
 class PlatformWheel(bdist_wheel):
