@@ -16,6 +16,7 @@ from gte_np.architectures.config import read_config
 from gte_np.architectures.weights import read_weights
 from gte_np.encoder_interface import EncoderInput
 from gte_np.formats import FORMATS, choose_format
+from gte_np.formats.int8 import INT8
 from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 from gte_np.kernels.runtime.packed_weights import PackedWeights
 from gte_np.kernels.runtime.saved_panels import PANELS_FILES
@@ -27,7 +28,7 @@ TEXTS = ["happy person", "that is a b c", "北京"]
 SAVED = [weight_format.dtype for weight_format in FORMATS if weight_format.saves_panels]
 SIZES: dict[str, dict[str, Any]] = {
     "small": {},
-    # Padded heads, and a word table that does not end with a whole word of 32 bits.
+    # Padded heads, and rows that do not end with a whole word of 32 bits.
     "odd": {"hidden_size": 33, "num_attention_heads": 3, "intermediate_size": 17, "vocab_size": 203},
 }
 
@@ -123,8 +124,12 @@ def test_damaged_panels_are_refused(damage: str, folder: Path, tmp_path: Path) -
         EmbeddingModel(path.parent)
 
 
-def test_what_is_written_in_place_is_noticed(folder: Path, tmp_path: Path) -> None:
-    path = panels_of(saved(folder, tmp_path / "saved", "int8"))
+MAPPED = [PANELS_FILES, INT8.file]  # the word table stays in the latter
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_what_is_written_in_place_is_noticed(name: str, folder: Path, tmp_path: Path) -> None:
+    [path] = saved(folder, tmp_path / "saved", "int8").glob(name)
     model = EmbeddingModel(path.parent)
     content = path.read_bytes()
     with path.open("r+b") as file:
@@ -141,7 +146,7 @@ from pathlib import Path
 from gte_np import CheckpointError, EmbeddingModel
 
 model = EmbeddingModel(sys.argv[1])
-[path] = Path(sys.argv[1]).glob("panels_*.npy")
+[path] = Path(sys.argv[1]).glob(sys.argv[2])
 with path.open("r+b") as file:
     file.truncate(0)
 try:
@@ -152,12 +157,14 @@ raise AssertionError("it was not noticed")
 """
 
 
-def test_a_cut_is_noticed(folder: Path, tmp_path: Path) -> None:
-    run_program(CUT, saved(folder, tmp_path / "saved", "int8"))
+@pytest.mark.parametrize("name", MAPPED)
+def test_a_cut_is_noticed(name: str, folder: Path, tmp_path: Path) -> None:
+    run_program(CUT, saved(folder, tmp_path / "saved", "int8"), name)
 
 
-def test_a_file_that_is_replaced_changes_nothing(folder: Path, tmp_path: Path) -> None:
-    path = panels_of(saved(folder, tmp_path / "saved", "int8"))
+@pytest.mark.parametrize("name", MAPPED)
+def test_a_file_that_is_replaced_changes_nothing(name: str, folder: Path, tmp_path: Path) -> None:
+    [path] = saved(folder, tmp_path / "saved", "int8").glob(name)
     model = EmbeddingModel(path.parent)
     before = model.encode(TEXTS)
     new = path.with_name("new")

@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 from gte_np.architectures.config import BertConfig
 from gte_np.architectures.tensors import WORDS
 from gte_np.architectures.weights import BertWeights, Tensor
+from gte_np.checkpoint.weight_files import find_weights
 from gte_np.formats import FormattedMatrix, WeightFormat
 from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.kernels.operations.records import LAYOUT
 from gte_np.kernels.runtime.kernel_functions import function
-from gte_np.kernels.runtime.saved_panels import MappedPanels, panels_file
+from gte_np.kernels.runtime.saved_panels import WatchedFile, map_panels, panels_file
 from gte_np.kernels.runtime.threads import pool, take_turns
 from gte_np.kernels.targets import Target
 
@@ -163,7 +164,7 @@ class PackedWeights:
         self.matrices = np.zeros(self._words_of_a_layer * len(weights.layers), weight_format.word)
         self.address = self.matrices.ctypes.data
         self.layers = [self._layer(number, layer) for number, layer in enumerate(weights.layers)]
-        self._mapped: MappedPanels | None = None
+        self._watched: list[WatchedFile] = []
 
     @property
     def panels_file(self) -> str:
@@ -182,31 +183,24 @@ class PackedWeights:
             self._pack_all(weights, threads)
 
     def check_unchanged(self) -> None:
-        """Raise CheckpointError if packed weights are mapped from a file that was written to since then."""
-        if self._mapped is not None:
-            self._mapped.check()
+        """Raise CheckpointError if weights are mapped, and their files were written to since then."""
+        for file in self._watched:
+            file.check()
 
     def saved_parts(self) -> list[NDArray[Any]]:
-        """All that packing makes: the matrices, the constants of each linear layer, the word table."""
-        words = [_filled_up(part.data) for part in self.words.parts.values()]
-        return [self.matrices, *(linear.constants for linear in self._linears()), *words]
+        """What packing makes: the matrices, and the constants of each linear layer."""
+        return [self.matrices, *(linear.constants for linear in self._linears())]
 
-    def _map(self, path: Path, weights: BertWeights) -> None:
-        table = self.format.of(weights.embeddings[WORDS])  # a view
-        linears = list(self._linears())
-        sizes = [self.matrices.size, *(linear.constants.size for linear in linears)]
-        sizes += [padded(part.data.nbytes, 4) // 4 for part in table.parts.values()]
-        self._mapped = MappedPanels(path, sizes, weights.fingerprint())
-        matrices, *parts = self._mapped.parts
+    def _map(self, panels: Path, weights: BertWeights) -> None:
+        """Map the panels; the word table stays where it is, in the mapped file of the weights."""
+        self._watched = [WatchedFile(path) for path in (panels, find_weights(panels.parent))]
+        self.words = self.format.of(weights.embeddings[WORDS])
+        sizes = [part.size for part in self.saved_parts()]
+        matrices, *constants = map_panels(panels, sizes, weights.fingerprint())
         self.matrices = matrices.view(self.format.word)
         self.address = self.matrices.ctypes.data
-        for linear, part in zip(linears, parts, strict=False):
+        for linear, part in zip(self._linears(), constants, strict=True):
             linear.constants[...] = part.view(np.float32).reshape(linear.constants.shape)
-        words = (
-            part.view(np.uint8)[: like.data.nbytes].view(like.data.dtype).reshape(like.shape)
-            for like, part in zip(table.parts.values(), parts[len(linears) :], strict=True)
-        )
-        self.words = _mapped(table, lambda data: next(words))
 
     def _linears(self) -> Iterator[PackedLinear]:
         for layer in self.layers:
@@ -314,12 +308,6 @@ class PackedWeights:
     def _padded(self, rows: FloatArray) -> FloatArray:
         """(n, D) -> (n, hidden width), a copy."""
         return np.pad(rows, ((0, 0), (0, self.sizes.hidden_width - rows.shape[1])))
-
-
-def _filled_up(data: NDArray[Any]) -> NDArray[np.uint8]:
-    """The bytes of an array, with zeros behind them up to whole words of 32 bits."""
-    octets = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-    return np.pad(octets, (0, -octets.size % 4))
 
 
 def _aligned(matrix: FormattedMatrix) -> FormattedMatrix:

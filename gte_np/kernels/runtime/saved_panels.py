@@ -4,8 +4,8 @@ The file is a .npy array of 32-bit words, whose data NumPy aligns to cache lines
 `PackedWeights.saved_parts` lists, one behind the other, and at the end a fingerprint of the weights that they were
 packed from.
 
-A mapped file can be written to by others. This one is written once and replaced whole by `save_pretrained`, and what
-is written to it in place is noticed by `check`.
+Others can write to a mapped file. `save_pretrained` replaces files whole, which changes nothing that is mapped; what
+is written to a file in place is noticed by `WatchedFile.check`.
 """
 
 from __future__ import annotations
@@ -41,31 +41,35 @@ def write_panels(path: Path, parts: Sequence[NDArray[Any]], fingerprint: bytes) 
             file.write(array.data)
 
 
-class MappedPanels:
-    """The parts of such a file, of so many words each.
+def map_panels(path: Path, sizes: Sequence[int], fingerprint: bytes) -> list[Words]:
+    """The parts of such a file, of so many words each, mapped.
 
     Raises CheckpointError for a file that is damaged, or of other weights.
     """
+    try:
+        words: Words = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _error(path, f"got: {error}") from error
+    end = _words_of(fingerprint)
+    if words.dtype != "<u4" or words.shape != (sum(sizes) + len(end),):
+        raise _error(path, f"got {words.dtype} of shape {words.shape}")
+    *parts, found = np.split(words, np.cumsum(sizes))
+    if found.tobytes() != end.tobytes():
+        raise _error(path, "got those of other weights")
+    return parts
 
-    def __init__(self, path: Path, sizes: Sequence[int], fingerprint: bytes) -> None:
+
+class WatchedFile:
+    """A file that is about to be mapped, and whose content must not change from now on."""
+
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor = os.open(path, os.O_RDONLY)  # stays open, to see whether the file is written to
+        self._descriptor = os.open(path, os.O_RDONLY)  # stays open: the name may soon be another file's
         weakref.finalize(self, os.close, self._descriptor)
         self._state = self._state_now()
-        try:
-            words: Words = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise self._error(f"got: {error}") from error
-        end = _words_of(fingerprint)
-        if words.dtype != "<u4" or words.shape != (sum(sizes) + len(end),):
-            raise self._error(f"got {words.dtype} of shape {words.shape}")
-        *parts, found = np.split(words, np.cumsum(sizes))
-        if found.tobytes() != end.tobytes():
-            raise self._error("got those of other weights")
-        self.parts: list[Words] = parts
 
     def check(self) -> None:
-        """Raise CheckpointError if the file was written to since it was mapped."""
+        """Raise CheckpointError if the file was written to."""
         if self._state_now() != self._state:
             raise CheckpointError(
                 f"{self._path}: expected a file that nobody writes to while its model is in use, got another size or "
@@ -76,11 +80,12 @@ class MappedPanels:
         found = os.fstat(self._descriptor)
         return found.st_size, found.st_mtime_ns
 
-    def _error(self, came: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self._path}: expected the packed weights of the model beside them, {came}. Delete this file, or save "
-            "the model again."
-        )
+
+def _error(path: Path, came: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: expected the packed weights of the model beside them, {came}. Delete this file, or save the model "
+        "again."
+    )
 
 
 def _words_of(fingerprint: bytes) -> Words:
