@@ -23,7 +23,6 @@ from gte_np.modules import Dense, Normalize
 from gte_np.pipeline import Steps, process
 from gte_np.pooling import pool, rows_read
 from gte_np.progress import progress_bar
-from gte_np.saving import save_model
 from gte_np.sentence_config import (
     SentenceConfig,
     check_pooling_modes,
@@ -298,6 +297,8 @@ class EmbeddingModel(Loaded):
         files than a model's, a file, the working directory, one around it and a mount point; and OSError for a folder
         that cannot be written.
         """
+        from gte_np.saving import save_model  # what only few processes need, none has to wait for
+
         save_model(self, folder)
 
     def _encode(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +57,8 @@ class BertWeights:
 
     def fingerprint(self) -> bytes:
         """SHA-256 of all vectors and of each matrix's first row: enough to tell these weights from others."""
+        import hashlib  # OpenSSL, which takes some milliseconds to load
+
         digest = hashlib.sha256()
         for tensors in (self.embeddings, *self.layers):
             for tensor in tensors.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -127,6 +126,8 @@ def _state(path: Path) -> _State | None:
 @lru_cache(maxsize=256)  # a model may be pickled for each task of a pool
 def _digest(path: Path, state: _State) -> str | None:
     """SHA-256 of a file that is in that state, None if it is gone."""
+    import hashlib  # OpenSSL, which takes some milliseconds to load
+
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:

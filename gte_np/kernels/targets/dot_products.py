@@ -13,8 +13,14 @@ from typing import Any
 Value = Any  # of LLVM: a vector of 16 lanes, or a pair of them
 
 
+@dataclass(frozen=True)  # once for all classes below: each would take half a millisecond of every start
 class DotProduct(ABC):
-    """accumulator + the dot product of the values in each lane of x and weights."""
+    """accumulator + the dot product of the values in each lane of x and weights.
+
+    `lanes` is how many of the 16 lanes of 32 bits one instruction takes.
+    """
+
+    lanes: int = 16
 
     def weights(self, emit: Any, words: Value) -> Value:
         """16 words of weights, ready to be multiplied."""
@@ -33,7 +39,6 @@ class DotProduct(ABC):
         return emit.words(0)
 
 
-@dataclass(frozen=True)
 class DotBfloat16(DotProduct):
     """x86's instruction (AVX-512 BF16): it multiplies and adds the second values, then the first."""
 
@@ -42,7 +47,6 @@ class DotBfloat16(DotProduct):
         return emit.in_parts(16, "llvm.x86.avx512bf16.dpbf16ps.512", accumulator, weights, x)
 
 
-@dataclass(frozen=True)
 class WidenedBfloat16(DotProduct):
     """The same by two multiply-adds of float32."""
 
@@ -67,25 +71,19 @@ def _bfloat16_halves(emit: Any, words: Value) -> tuple[Value, Value]:
     return emit.as_floats(second), emit.as_floats(first)
 
 
-@dataclass(frozen=True)
 class DotInt8(DotProduct):
     """x86's instruction for four products of bytes (AVX-512 VNNI, or AVX-VNNI in registers of 8 lanes)."""
-
-    lanes: int
 
     def add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
         """One instruction a register."""
         return emit.in_parts(self.lanes, f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}", accumulator, x, weights)
 
 
-@dataclass(frozen=True)
 class PairsOfInt16(DotProduct):
     """The same by x86's sums of two products of 16 bits, which no byte can overflow.
 
     The instruction that takes bytes is not used: its sums of two are cut off at 32767.
     """
-
-    lanes: int
 
     def weights(self, emit: Any, words: Value) -> Value:
         """Even and odd bytes, with their signs, in 16 bits."""
@@ -107,7 +105,6 @@ class PairsOfInt16(DotProduct):
         return accumulator
 
 
-@dataclass(frozen=True)
 class SignedDotInt8(DotProduct):
     """ARM's instruction for four products of signed bytes.
 
@@ -128,7 +125,6 @@ class SignedDotInt8(DotProduct):
         return emit.builder.fptosi(emit.builder.fmul(weight_sums, emit.floats(128.0)), emit.words(0).type)
 
 
-@dataclass(frozen=True)
 class PlainInt8(DotProduct):
     """The same without any such instruction."""
 
