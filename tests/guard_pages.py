@@ -87,10 +87,6 @@ class GuardedNumPy:
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 
-    def pad(self, *arguments: Any) -> Any:
-        """np.pad."""
-        return self._memory.copy(np.pad(*arguments))
-
     def array(self, *arguments: Any) -> Any:
         """np.array."""
         return self._memory.copy(np.array(*arguments))

@@ -41,7 +41,7 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
         raise CheckpointError(
             f"{path}: expected a complete safetensors file, got: {error}. Download the file again."
         ) from error
-    content = np.memmap(path, dtype=np.uint8, mode="r")
+    content = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)  # slices of a memmap are slow to make
     offset = 8 + int.from_bytes(content[:8].tobytes(), "little")  # the header's length, then the header
     tensors = {}
     for name, (dtype, shape) in headers.items():

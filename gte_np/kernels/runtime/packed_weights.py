@@ -307,7 +307,9 @@ class PackedWeights:
 
     def _padded(self, rows: FloatArray) -> FloatArray:
         """(n, D) -> (n, hidden width), a copy."""
-        return np.pad(rows, ((0, 0), (0, self.sizes.hidden_width - rows.shape[1])))
+        wide = np.zeros((len(rows), self.sizes.hidden_width), np.float32)
+        wide[:, : rows.shape[1]] = rows
+        return wide
 
 
 def _aligned(matrix: FormattedMatrix) -> FormattedMatrix:
