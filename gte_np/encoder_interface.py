@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -60,8 +59,7 @@ def _check_rows(rows: ArrayLike, tokens: int) -> TokenArray:
     return np.frombuffer(array.tobytes(), np.int32)
 
 
-@dataclass(frozen=True)
-class EncoderOutput:
+class EncoderOutput(NamedTuple):
     """What an encoder computed for a batch.
 
     `last_hidden_state` is (N, D), or (R, D) if only some rows were wanted. With `keep_layers`, `hidden_states`

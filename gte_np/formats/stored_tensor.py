@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,7 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
 FLOAT_DTYPES = ("float32", "float16", "bfloat16")
 
 
-@dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """A tensor in the precision in which it was published, usually a view of a memory-mapped file.
 
     `dtype` is a key of `NUMPY_DTYPES`; `data` has the tensor's shape, and for bfloat16 holds the 16-bit

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +32,7 @@ Value = Any  # of LLVM: a vector of 16 lanes, or several of them
 ELEMENTS_AT_ONCE = 1 << 18  # of a matrix that is encoded: they stay in a cache
 
 
-@dataclass(frozen=True)
-class FormattedMatrix:
+class FormattedMatrix(NamedTuple):
     """An (out, in) matrix in a format.
 
     `parts` are its arrays, keyed by what their names add to the tensor's name in a file: "" for the main one.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
 
-@dataclass(frozen=True)
-class TextEncoder:
+class TextEncoder(NamedTuple):
     """A tokenizer of the tokenizers library, and what the library does not tell.
 
     `before` and `behind` are the ids that go around each text, such as those of [CLS] and [SEP]; `pad_id` fills up

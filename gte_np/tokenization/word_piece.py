@@ -8,9 +8,8 @@ So does this. A tokenizer of another kind is refused.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
@@ -39,8 +38,7 @@ _NEEDED = ("unk_token", "sep_token", "pad_token", "cls_token")
 _WORDPIECE = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": MAX_WORD_CHARACTERS}
 
 
-@dataclass(frozen=True)
-class TokenizerFiles:
+class TokenizerFiles(NamedTuple):
     """What the tokenizer files of a checkpoint say.
 
     `special_tokens` has the keys of `SPECIAL_TOKENS`. `added_tokens` are those that are found in a text as they

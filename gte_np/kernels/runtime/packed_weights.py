@@ -14,7 +14,6 @@ reads and writes whole panels; so are the hidden and the intermediate features t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,8 +50,7 @@ def padded(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """The sizes of an encoder, and its widths: sizes that are padded to whole panels."""
 
     hidden: int
@@ -113,8 +111,7 @@ class Piece(NamedTuple):
     output: int
 
 
-@dataclass(frozen=True)
-class PackedLinear:
+class PackedLinear(NamedTuple):
     """A linear layer as the kernels read it. `start` is where its panels begin in `PackedWeights.matrices`, in words.
 
     `bias` is (width,) and `constants` is (panels, constant rows, panel), both float32.
@@ -126,16 +123,14 @@ class PackedLinear:
     constants: FloatArray
 
 
-@dataclass(frozen=True)
-class PackedNorm:
+class PackedNorm(NamedTuple):
     """The weight and the bias of a layer norm, (D,), padded."""
 
     weight: FloatArray
     bias: FloatArray
 
 
-@dataclass(frozen=True)
-class PackedLayer:
+class PackedLayer(NamedTuple):
     """An encoder layer: linear layers by the names of `LINEARS`, norms by those of `NORMS`."""
 
     linears: dict[str, PackedLinear]

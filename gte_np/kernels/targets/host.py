@@ -97,10 +97,12 @@ def host_target() -> Target:
 def _cpuinfo_flags() -> list[str]:
     """The flags of the first processor of /proc/cpuinfo; none where there is no such file."""
     try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        with Path("/proc/cpuinfo").open(
+            encoding="utf-8", errors="replace"
+        ) as lines:  # it has a page for each processor
+            return next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
     except OSError:
         return []
-    return next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
 
 
 def _features_of_linux_arm() -> frozenset[str]:
