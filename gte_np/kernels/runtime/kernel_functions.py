@@ -27,13 +27,12 @@ _guard = ForkGuard("loading kernels")
 def function(name: str, target: Target, arguments: int) -> Callable[..., Any]:
     """The compiled function of this name, of so many arguments, for a target that this processor runs.
 
-    Raises BackendError, or MissingDependencyError where Numba would have to compile it and is missing.
+    Raises BackendError or MissingDependencyError if it cannot be had.
     """
     if prebuilt.is_built(target):
         return _prebuilt(name, target, arguments)
     from gte_np.kernels.runtime import object_cache
 
-    object_cache.check_numba()
     return object_cache.function(name, target, arguments)
 
 
@@ -99,6 +98,6 @@ def _prebuilt(name: str, target: Target, arguments: int) -> Callable[..., Any]:
             return prebuilt.load_function(name, target, arguments)
     except (OSError, AttributeError) as error:  # no such file, or no such function in it
         raise BackendError(
-            f"backend 'numba': expected kernels that can be loaded from {prebuilt.FOLDER}, got: {error}. "
+            f"{_PREFIX}expected kernels that can be loaded from {prebuilt.FOLDER}, got: {error}. "
             "Install gte_np again, or use backend 'numpy'."
         ) from error
