@@ -20,7 +20,7 @@ from gte_np.errors import CheckpointError, InputError
 from gte_np.known_models import KNOWN_MODELS, KnownModel
 from gte_np.loaded import Loaded
 from gte_np.modules import Dense, Normalize
-from gte_np.pipeline import Steps, process
+from gte_np.pipeline import Processed, Steps, process, process_windows, windows_of
 from gte_np.pooling import pool, rows_read
 from gte_np.progress import progress_bar
 from gte_np.sentence_config import (
@@ -31,7 +31,7 @@ from gte_np.sentence_config import (
 )
 from gte_np.similarity import SIMILARITY_FUNCTIONS, normalize, paraphrase_mining_embeddings
 from gte_np.token_batch import TokenBatch
-from gte_np.tokenization.tokenizer import Texts, Tokenizer, check_ids_fit, check_texts
+from gte_np.tokenization.tokenizer import Texts, Tokenizer, check_ids_fit, check_texts, check_unicode
 
 logger = logging.getLogger("gte_np")
 
@@ -208,16 +208,18 @@ class EmbeddingModel(Loaded):
         precision: str = "float32",
         normalize_embeddings: bool | None = None,
         truncate_dim: int | None = None,
+        ranges: ArrayLike | None = None,
     ) -> Any:
-        """Return the vectors of texts: (B, D) float32 for a list, (D,) for a single string.
+        """Return the vectors of texts: (B, D) float32 for a list or another iterable, (D,) for a single string.
 
         `prompt`, or the one called `prompt_name`, goes before each text. `batch_size` is the most texts that go
         through the encoder together; they are also limited in tokens, so memory does not depend on their lengths. A
         progress bar is shown if asked for, or by default at log level INFO. With `output_value` "token_embeddings"
         the result is a list of (T, D) hidden states, or a single one. `precision` may be int8, uint8, binary or
-        ubinary: see `quantize_embeddings`. `normalize_embeddings` None does what the repository says, True makes
-        all vectors of length 1, and False leaves out the repository's Normalize modules (in sentence-transformers,
-        False is the default and does not). `truncate_dim` overrides the model's.
+        ubinary, and `ranges`, (2, D), puts int8 and uint8 on the scale of other vectors, such as those that
+        `gte-np embed` leaves beside its output: see `quantize_embeddings`. `normalize_embeddings` None does what the
+        repository says, True makes all vectors of length 1, and False leaves out the repository's Normalize modules
+        (in sentence-transformers, False is the default and does not). `truncate_dim` overrides the model's.
 
         A text of more than `max_seq_length` tokens is cut; one warning for each call tells how many were. Raises
         TypeError for anything but texts, and InputError for arguments that cannot be.
@@ -232,20 +234,72 @@ class EmbeddingModel(Loaded):
         prefix = self._resolve_prompt(prompt_name, prompt)
         show = logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
 
-        def vectors(batch: TokenBatch) -> FloatArray:
-            return self._finish(self._pool(batch), normalize_embeddings, dimension)
-
         tokens = output_value == "token_embeddings"
         if tokens and precision != "float32":
             raise InputError(f"expected precision float32 with token_embeddings, got {precision}.")
+        compute = self._hidden_states if tokens else self._vectors(normalize_embeddings, dimension)
         with progress_bar(len(texts), show) as advance:
-            rows = self._encode(texts, prefix, batch_size, self._hidden_states if tokens else vectors, advance)
+            steps: Steps[FloatArray] = Steps(self._tokenizing(prefix), compute, advance)
+            rows, was_cut, _ = process(texts, steps, batch_size)
+        self._warn_of_cuts(int(was_cut.sum()), len(texts))
         if isinstance(sentences, str):
-            return rows[0] if tokens else quantize_embeddings(np.stack(rows), precision)[0]
+            return rows[0] if tokens else quantize_embeddings(np.stack(rows), precision, ranges)[0]
         if tokens:
             return [row.copy() for row in rows]  # those of equal texts are one array, and rows of a batch's
         matrix = np.stack(rows) if rows else np.empty((0, dimension or self._dimension), np.float32)
-        return quantize_embeddings(matrix, precision)
+        return quantize_embeddings(matrix, precision, ranges)
+
+    def encode_stream(
+        self,
+        sentences: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        normalize_embeddings: bool | None = None,
+        truncate_dim: int | None = None,
+    ) -> Iterator[FloatArray]:
+        """Yield the vector, (D,) float32, of each text of an iterable, which may be endless, in order.
+
+        The vectors are those of `encode`, whose options these are. Memory is constant: texts are taken in windows of
+        at most 4,096, one window ahead of the vectors that have been given back, in the thread of the caller. While
+        one window is computed, the next is tokenized on another thread, which ends with the generator.
+
+        Errors are those of `encode`. An exception of the iterable is raised here, after the vectors of all windows
+        but the last one before it.
+        """
+        if isinstance(sentences, str | bytes):
+            raise TypeError(f"expected an iterable of str, got {type(sentences).__name__}.")
+        windows = self.encode_windows(
+            windows_of(check_unicode(text, index) for index, text in enumerate(sentences)),
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+        )
+        return self._one_by_one(windows)
+
+    def encode_windows(
+        self,
+        windows: Iterable[list[str]],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        normalize_embeddings: bool | None = None,
+        truncate_dim: int | None = None,
+    ) -> Iterator[Processed[FloatArray]]:
+        """`encode_stream` for lists of texts: yield the vectors of one list after the other, and what was cut.
+
+        A list is one window, whatever its size.
+        """
+        batch_size = check_integer("batch_size", batch_size, least=1)
+        check_flag("normalize_embeddings", normalize_embeddings, optional=True)
+        dimension = self._check_truncate_dim(truncate_dim) or self.truncate_dim
+        tokenize = self._tokenizing(self._resolve_prompt(prompt_name, prompt))
+        steps: Steps[FloatArray] = Steps(tokenize, self._vectors(normalize_embeddings, dimension), lambda done: None)
+        return process_windows(windows, steps, batch_size)
 
     def encode_query(
         self,
@@ -301,24 +355,33 @@ class EmbeddingModel(Loaded):
 
         save_model(self, folder)
 
-    def _encode(
-        self,
-        texts: list[str],
-        prefix: str,
-        batch_size: int,
-        finish: Callable[[TokenBatch], Iterable[FloatArray]],
-        advance: Callable[[int], object],
-    ) -> list[FloatArray]:
-        """What `finish` makes of each text, in the order of the texts; of equal texts, once."""
+    def _tokenizing(self, prefix: str) -> Callable[[list[str]], TokenBatch]:
+        """What puts a prompt before texts and tokenizes them. A long text is read until it is known to be cut."""
 
-        def tokenize(window: list[str]) -> TokenBatch:
-            prompted = [prefix + text for text in window]
+        def tokenize(texts: list[str]) -> TokenBatch:
+            prompted = [prefix + text for text in texts]
             return self.tokenizer.tokenize(prompted, self.max_seq_length, count_all=False)
 
-        results, cut = process(texts, Steps(tokenize, finish, advance), batch_size)
+        return tokenize
+
+    def _vectors(self, normalized: bool | None, dimension: int | None) -> Callable[[TokenBatch], FloatArray]:
+        """What makes a batch to (B, D') vectors."""
+
+        def compute(batch: TokenBatch) -> FloatArray:
+            return self._finish(self._pool(batch), normalized, dimension)
+
+        return compute
+
+    def _one_by_one(self, windows: Iterator[Processed[FloatArray]]) -> Iterator[FloatArray]:
+        texts = cut = 0
+        for window in windows:
+            texts, cut = texts + len(window.results), cut + int(window.was_cut.sum())
+            yield from window.results
+        self._warn_of_cuts(cut, texts)
+
+    def _warn_of_cuts(self, cut: int, texts: int) -> None:
         if cut:
-            logger.warning("%d of %d texts were cut to %d tokens.", cut, len(texts), self.max_seq_length)
-        return results
+            logger.warning("%d of %d texts were cut to %d tokens.", cut, texts, self.max_seq_length)
 
     def _pool(self, batch: TokenBatch) -> FloatArray:
         """One vector for each text of a batch: (B, D)."""

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gte_np.batching import make_batches
 from gte_np.token_batch import TokenBatch
 
-# Texts whose token ids are in memory at once; batches of like lengths are made among them.
+# A window: texts whose token ids are in memory at once. Batches of like lengths are made among them.
 TEXTS_AT_ONCE = 4096
+_CHARACTERS_AT_ONCE = 1 << 24  # a limit on the texts themselves, of which only the beginnings are tokenized
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 class Processed(NamedTuple, Generic[Result]):
-    """The results of the texts, in their order, and how many of the texts were cut."""
+    """The results of texts, in their order, whether each was cut, (B,), and how many tokens were computed in all."""
 
     results: list[Result]
-    cut: int
+    was_cut: NDArray[np.bool_]
+    tokens: int
 
 
 class Steps(NamedTuple, Generic[Result]):
@@ -33,17 +40,71 @@ class Steps(NamedTuple, Generic[Result]):
 
 def process(texts: Sequence[str], steps: Steps[Result], batch_size: int) -> Processed[Result]:
     """Compute what a task makes of each text, in batches of at most so many texts; of equal texts, once."""
-    numbers: dict[str, int] = {}
-    places = [numbers.setdefault(text, len(numbers)) for text in texts]
-    counts = np.bincount(places, minlength=len(numbers))
-    different = list(numbers)
-    results: dict[int, Result] = {}
-    cut = 0
-    for start in range(0, len(different), TEXTS_AT_ONCE):
-        tokens = steps.tokenize(different[start : start + TEXTS_AT_ONCE])
-        cut += int(counts[start : start + len(tokens)][tokens.token_counts > tokens.lengths].sum())
+    different, places = _different(texts)
+    parts = list(process_windows(windows_of(different), steps, batch_size))
+    steps.advance(len(texts) - len(different))
+    results = [result for part in parts for result in part.results]
+    was_cut = np.concatenate([np.zeros(0, np.bool_), *(part.was_cut for part in parts)])
+    return Processed([results[place] for place in places], was_cut[places], sum(part.tokens for part in parts))
+
+
+def process_windows(
+    windows: Iterable[Sequence[str]], steps: Steps[Result], batch_size: int
+) -> Iterator[Processed[Result]]:
+    """`process` for one window after the other; each is tokenized while the one before it is computed.
+
+    The windows are taken in the thread of the caller, one more than what has been given back.
+    """
+
+    def tokenize(texts: Sequence[str]) -> tuple[NDArray[np.intp], TokenBatch]:
+        different, places = _different(texts)
+        return places, steps.tokenize(different)
+
+    for places, tokens in _made_ahead(tokenize, windows):
+        results: dict[int, Result] = {}
         for indexes in make_batches(tokens.lengths, batch_size):
             batch = TokenBatch.from_ids([tokens[index] for index in indexes])
-            results |= zip((start + indexes).tolist(), steps.compute(batch), strict=True)
-            steps.advance(int(counts[start + indexes].sum()))
-    return Processed([results[place] for place in places], cut)
+            results |= zip(indexes.tolist(), steps.compute(batch), strict=True)
+            steps.advance(len(batch))
+        was_cut = tokens.token_counts > tokens.lengths
+        yield Processed([results[place] for place in places.tolist()], was_cut[places], int(tokens.offsets[-1]))
+
+
+def windows_of(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Divide texts, which may be endless, into windows."""
+    window: list[str] = []
+    characters = 0
+    for text in texts:
+        window.append(text)
+        characters += len(text)
+        if len(window) == TEXTS_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
+
+
+def _different(texts: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
+    """The different ones among texts, and the place of each text among these, (B,)."""
+    numbers: dict[str, int] = {}
+    places = [numbers.setdefault(text, len(numbers)) for text in texts]
+    return list(numbers), np.array(places, np.intp)
+
+
+def _made_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """Map items, each of which is made on a thread while the one before it is used.
+
+    When this generator ends, is closed or is dropped, so has the thread. A single item needs none.
+    """
+    iterator = iter(items)
+    first = list(islice(iterator, 2))
+    if len(first) < 2:
+        yield from map(make, first)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # slow to import
+
+    with ThreadPoolExecutor(1, "gte_np-tokenizer") as thread:
+        waiting = deque(thread.submit(make, item) for item in first)
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(thread.submit(make, item) for item in islice(iterator, 1))

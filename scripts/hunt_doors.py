@@ -665,7 +665,8 @@ def encode(random: Random, model: EmbeddingModel) -> Any:
     )
     if isinstance(precision, str) and precision == "float32":
         return getattr(model, door)(texts, **options)
-    quantized = getattr(model, door)(list(texts) if type(texts) is tuple else texts, precision=precision, **options)
+    texts = list(texts) if isinstance(texts, tuple | Iterator) else texts  # to be given twice
+    quantized = getattr(model, door)(texts, precision=precision, **options)
     if np.ndim(quantized) == 2:
         floats = getattr(model, door)(texts, **options)
         same(quantized.astype(np.int16), quantize_embeddings(floats, precision).astype(np.int16))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -247,16 +249,16 @@ def test_memory_does_not_follow_the_texts(small_folder: Path) -> None:
 
 # What a person, or someone worse, may hand to encode: the error, or None where it has a vector.
 HOSTILE: list[tuple[Any, type[Exception] | None, str]] = [
-    (None, TypeError, "a list of str, got NoneType"),
-    (3, TypeError, "a list of str, got int"),
-    (3.5, TypeError, "a list of str, got float"),
-    (b"bytes", TypeError, "a list of str, got bytes"),
-    ({"a": "b"}, TypeError, "a list of str, got dict"),
+    (None, TypeError, "an iterable of str, such as a list, got NoneType"),
+    (3, TypeError, "an iterable of str, such as a list, got int"),
+    (3.5, TypeError, "an iterable of str, such as a list, got float"),
+    (b"bytes", TypeError, "an iterable of str, such as a list, got bytes"),
+    ({"a": "b"}, TypeError, "an iterable of str, such as a list, got dict"),
     ([None], TypeError, "got NoneType as text 0"),
     (["fine", 3], TypeError, "got int as text 1"),
     ([b"bytes"], TypeError, "got bytes as text 0"),
     ([["a", "list"], ["of", "lists"]], TypeError, "got list as text 0"),
-    (iter(["a"]), TypeError, "a list of str, got list_iterator"),
+    ({"a", "b"}, TypeError, "such as a list, got set"),
     (np.zeros(3), TypeError, "got float64 as text 0"),
     ("\ud83d", InputError, "lone surrogate in text 0, character 0"),
     (["fine", "half a smile: \ude00"], InputError, "lone surrogate in text 1, character 14"),
@@ -452,3 +454,91 @@ def test_one_line_says_what_a_model_is(backend: str, folder: Path) -> None:
     assert repr(model.bert) == f"BertModel({place}, num_hidden_layers=2, hidden_size=32, {rest}"
     words = len((folder / "vocab.txt").read_text("utf-8").splitlines())
     assert repr(model.tokenizer) == f"Tokenizer({place}, vocab_size={words}, model_max_length=64)"
+
+
+# --- any iterable, and streams --------------------------------------------------------------------------------------
+
+
+class ArrowColumn:
+    """What a column of Arrow shows of itself: its elements are no str, unless asked for."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+
+    def __iter__(self) -> Iterator[object]:
+        return iter([object() for _ in self.texts])
+
+    def to_pylist(self) -> list[str]:
+        return self.texts
+
+
+@pytest.mark.parametrize("kind", [tuple, iter, ArrowColumn, np.array, lambda texts: (text for text in texts)])
+def test_texts_of_any_iterable(small: EmbeddingModel, kind: Callable[[list[str]], Any]) -> None:
+    texts = ["happy person", "北京"]
+    assert np.array_equal(small.encode(kind(texts)), small.encode(texts))
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of a few texts, so that a few texts make many of them."""
+    monkeypatch.setattr(pipeline_module, "TEXTS_AT_ONCE", 5)
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("count", [0, 1, 5, 6, 10, 37])
+def test_a_stream_gives_the_vectors_of_encode(small: EmbeddingModel, count: int) -> None:
+    texts = [f"happy person {number % 23} " * (number % 7) for number in range(count)]
+    vectors = list(small.encode_stream(iter(texts), prompt="very ", truncate_dim=7))
+    assert len(vectors) == count
+    if count:
+        assert np.array_equal(np.stack(vectors), small.encode(texts, prompt="very ", truncate_dim=7))
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_an_endless_stream_is_read_two_windows_ahead_and_leaves_nothing_running(small: EmbeddingModel) -> None:
+    taken = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield f"text {taken}"
+
+    stream = small.encode_stream(endless())
+    for _ in range(100):
+        next(stream)
+    assert taken <= 110
+    stream.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gte_np-tokenizer")]
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_an_error_in_a_stream_leaves_nothing_running(small: EmbeddingModel) -> None:
+    def texts() -> Iterator[str]:
+        yield from (f"text {number}" for number in range(23))
+        raise OSError("the disk is gone")
+
+    vectors: list[np.ndarray] = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        vectors.extend(small.encode_stream(texts()))
+    assert len(vectors) == 15
+    with pytest.raises(InputError, match="lone surrogate in text 17"):
+        list(small.encode_stream(["fine"] * 17 + ["\ud800"]))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gte_np-tokenizer")]
+
+
+def test_mistakes_are_told_of_before_a_stream_begins(small: EmbeddingModel) -> None:
+    for sentences, options, message in (
+        ("text", {}, "an iterable of str, got str"),
+        ([], {"batch_size": 0}, "batch_size to be at least 1"),
+        ([], {"prompt_name": "x"}, "a prompt name among"),
+    ):
+        with pytest.raises((TypeError, InputError), match=message):
+            small.encode_stream(sentences, **options)
+
+
+def test_ranges_put_a_query_on_the_scale_of_a_corpus(small: EmbeddingModel) -> None:
+    corpus = small.encode([f"happy person {number}" for number in range(200)])
+    ranges = np.stack([corpus.min(axis=0), corpus.max(axis=0)])
+    quantized = small.encode("happy person 7", precision="int8", ranges=ranges)
+    assert np.array_equal(quantized, quantize_embeddings(corpus, "int8")[7])

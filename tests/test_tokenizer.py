@@ -240,9 +240,9 @@ def test_added_tokens_that_forbid_cutting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "error", "message"),
     [
-        ("one text", TypeError, "a list of str, got str"),
-        (b"bytes", TypeError, "a list of str, got bytes"),
-        (None, TypeError, "a list of str, got NoneType"),
+        ("one text", TypeError, "an iterable of str, such as a list, got str"),
+        (b"bytes", TypeError, "an iterable of str, such as a list, got bytes"),
+        (None, TypeError, "an iterable of str, such as a list, got NoneType"),
         (3, TypeError, "got int"),
         ({"a": 1}, TypeError, "got dict"),
         (["a", 3], TypeError, "got int as text 1"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from gte_np.tokenization import TextEncoder, read_text_encoder
 from gte_np.tokenization.text_pieces import PIECE_CHARACTERS
 from gte_np.tokenization.word_piece import TOKENIZER_FILES
 
-Texts = Sequence[str] | NDArray[np.str_]
+Texts = Iterable[str] | NDArray[np.str_]
 CHARACTERS_AT_ONCE = 1 << 18
 _guard = ForkGuard("tokenizing texts")
 
@@ -229,22 +229,28 @@ def _one_of(name: str, value: object, yes: tuple[object, ...], no: tuple[object,
 
 
 def check_texts(texts: object) -> list[str]:
-    """Return the texts as a list.
+    """Return the texts of any iterable as a list: a generator too, or a column of pandas, polars or Arrow.
 
-    Raises TypeError for anything but a sequence of str, and InputError for a lone surrogate.
+    Raises TypeError for anything but an iterable of str that has an order, and InputError for a lone surrogate.
     """
-    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence | np.ndarray):
-        raise TypeError(f"expected a list of str, got {type(texts).__name__}.")
+    if hasattr(texts, "to_pylist"):  # an Arrow array, whose elements are no str
+        texts = texts.to_pylist()
+    if isinstance(texts, str | bytes | Mapping | Set) or not isinstance(texts, Iterable):
+        raise TypeError(f"expected an iterable of str, such as a list, got {type(texts).__name__}.")
     if isinstance(texts, np.ndarray) and texts.ndim == 0:
-        raise TypeError("expected a list of str, got an array of no dimension.")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"expected a list of str, got {type(text).__name__} as text {index}.")
-        _check_unicode(text, index)
-    return [str.__str__(text) for text in texts]  # of an enumeration that is a str: its value
+        raise TypeError("expected an iterable of str, such as a list, got an array of no dimension.")
+    return [check_unicode(text, index) for index, text in enumerate(texts)]
 
 
-def _check_unicode(text: str, index: int, step: int = 1 << 20) -> None:
+def check_unicode(text: object, index: int) -> str:
+    """Return text number `index`. Raise TypeError if it is no str, InputError if it has a lone surrogate."""
+    if not isinstance(text, str):
+        raise TypeError(f"expected texts that are str, got {type(text).__name__} as text {index}.")
+    _check_surrogates(text, index)
+    return str.__str__(text)  # of an enumeration that is a str: its value
+
+
+def _check_surrogates(text: str, index: int, step: int = 1 << 20) -> None:
     if text.isascii():
         return
     for start in range(0, len(text), step):
