@@ -83,6 +83,14 @@ class BertModel(Loaded):
         """Whether the checkpoint has a pooler."""
         return self._pooler is not None
 
+    @property
+    def arithmetic(self) -> str:
+        """What the bits of a vector depend on, beside the model and the text: see ARCHITECTURE.md."""
+        if not isinstance(self._encoder, KernelEncoder):
+            return "numpy"  # and on the batch: its matrix products are those of the system's BLAS
+        fused = self._encoder.weights.target.has_fused_multiply_add
+        return "numba" if fused else "numba without fused multiply-add"
+
     @classmethod
     def from_pretrained(
         cls,

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
+from fnmatch import fnmatch
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.embedding_quantization import PRECISIONS, quantize_embeddings
 from gte_np.encoder_interface import FloatArray
 from gte_np.errors import CheckpointError, InputError
+from gte_np.kernels.runtime.saved_panels import PANELS_FILES
 from gte_np.known_models import KNOWN_MODELS, KnownModel
 from gte_np.loaded import Loaded
 from gte_np.modules import Dense, Normalize
@@ -138,6 +140,11 @@ class EmbeddingModel(Loaded):
         self.transformer_folder, self.modules = config.transformer_folder, config.modules
 
     @property
+    def name_or_path(self) -> str:
+        """The model's name on the hub, or its folder."""
+        return str(self.folder) if self._files is None else self._files.source.name or str(self.folder)
+
+    @property
     def max_seq_length(self) -> int:
         """The most tokens of a text that are read, [CLS] and [SEP] included; it may be set lower."""
         return self._max_seq_length
@@ -231,7 +238,7 @@ class EmbeddingModel(Loaded):
         check_flag("normalize_embeddings", normalize_embeddings, optional=True)
         check_flag("show_progress_bar", show_progress_bar, optional=True)
         dimension = self._check_truncate_dim(truncate_dim) or self.truncate_dim
-        prefix = self._resolve_prompt(prompt_name, prompt)
+        prefix = self.resolve_prompt(prompt_name, prompt)
         show = logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
 
         tokens = output_value == "token_embeddings"
@@ -297,7 +304,7 @@ class EmbeddingModel(Loaded):
         batch_size = check_integer("batch_size", batch_size, least=1)
         check_flag("normalize_embeddings", normalize_embeddings, optional=True)
         dimension = self._check_truncate_dim(truncate_dim) or self.truncate_dim
-        tokenize = self._tokenizing(self._resolve_prompt(prompt_name, prompt))
+        tokenize = self._tokenizing(self.resolve_prompt(prompt_name, prompt))
         steps: Steps[FloatArray] = Steps(tokenize, self._vectors(normalize_embeddings, dimension), lambda done: None)
         return process_windows(windows, steps, batch_size)
 
@@ -326,6 +333,26 @@ class EmbeddingModel(Loaded):
         if prompt_name is None and prompt is None:
             prompt_name = "document"
         return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the vectors of this model depend on, but for its settings: equal ones give equal bits.
+
+        `model` is a SHA-256 of its files, without packed weights, which hold nothing else. Raises CheckpointError if
+        a file has changed since the model was loaded.
+        """
+        from hashlib import sha256  # OpenSSL, which takes some milliseconds to load
+
+        files = [part._files.digests() for part in (self, self.tokenizer, self.bert) if part._files is not None]
+        digests = [
+            {name: digest for name, digest in sorted(part.items()) if not fnmatch(name, PANELS_FILES)}
+            for part in files
+        ]
+        return {
+            "model": sha256(repr(digests).encode()).hexdigest(),
+            "dtype": self.bert.dtype,
+            "backend": self.bert.arithmetic,
+            "pooling": list(self.pooling_modes),
+        }
 
     def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> NDArray[Any]:
         """Similarities of all pairs by `similarity_fn_name`: (A, D), (B, D) -> (A, B)."""
@@ -403,7 +430,8 @@ class EmbeddingModel(Loaded):
         vectors = vectors[:, :dimension]
         return normalize(vectors) if normalized else vectors
 
-    def _resolve_prompt(self, prompt_name: str | None, prompt: str | None) -> str:
+    def resolve_prompt(self, prompt_name: str | None, prompt: str | None) -> str:
+        """The text that `encode` puts before each text: `prompt`, or what is called `prompt_name`."""
         if prompt is not None:
             return check_text("prompt", prompt)
         name = self.default_prompt_name if prompt_name is None else prompt_name

@@ -43,7 +43,7 @@ def quantize_embeddings(
     if vectors.ndim == 2 and len(vectors) == 0:
         return vectors.astype(precision)
     if ranges is None:
-        ranges = _ranges(vectors if calibration_embeddings is None else calibration_embeddings, precision)
+        ranges = find_ranges(vectors if calibration_embeddings is None else calibration_embeddings, precision)
     ranges = as_float(ranges)
     if ranges.shape != (2, vectors.shape[-1]) or not (np.isfinite(ranges).all() and np.isfinite(vectors).all()):
         raise InputError(f"expected finite vectors and (2, {vectors.shape[-1]}) ranges, got {ranges.shape} or NaN.")
@@ -54,7 +54,11 @@ def quantize_embeddings(
     return levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
 
 
-def _ranges(embeddings: ArrayLike, precision: str) -> NDArray[np.float32]:
+def find_ranges(embeddings: ArrayLike, precision: str) -> NDArray[np.float32]:
+    """The least and the largest values of each dimension of vectors: (B, D) -> (2, D).
+
+    Raises InputError for less than two vectors.
+    """
     vectors = np.atleast_2d(as_float(embeddings).astype(np.float32, copy=False))
     if len(vectors) < 2:
         raise InputError(

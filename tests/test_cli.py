@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import errno
-import io
 import json
 import os
 import shutil
@@ -19,10 +18,12 @@ import numpy as np
 import pytest
 
 from gte_np import KNOWN_MODELS, EmbeddingModel, __version__
-from gte_np.cli import FORMATS, _make_parser, main
+from gte_np.cli import _make_parser, main
 from gte_np.kernels.runtime import object_cache
 from tests.checkpoints import write_json
 
+FORMATS = ("npy", "parquet", "arrow", "jsonl", "csv")
+STREAMED = ("jsonl", "csv")
 TEXTS = ["That is a happy person", "中国的首都是哪里", ""]
 
 
@@ -44,20 +45,22 @@ def test_embed_to_each_format(
     small: EmbeddingModel, small_folder: Path, lines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = small.encode(TEXTS)
-    for suffix in ("npy", "jsonl", "csv"):
+    for suffix in FORMATS:
         assert main(["embed", str(small_folder), str(lines), "-o", str(tmp_path / f"out.{suffix}")]) == 0
     assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
-    assert [row["text"] for row in rows] == TEXTS
+    assert [(row["id"], row["text"]) for row in rows] == list(enumerate(TEXTS))
     assert np.array_equal(np.array([row["embedding"] for row in rows], np.float32), expected)
-    numbers = list(csv.reader((tmp_path / "out.csv").read_text("utf-8").splitlines()))
-    assert np.array_equal(np.array(numbers, np.float32), expected)
-    assert capsys.readouterr().err == ""
+    header, *rows = csv.reader((tmp_path / "out.csv").read_text("utf-8").splitlines())
+    assert header[:3] == ["id", "text", "embedding_0"]
+    assert [row[1] for row in rows] == TEXTS
+    assert np.array_equal(np.array([row[2:] for row in rows], np.float32), expected)
+    assert capsys.readouterr().err.count("3 texts: 0 repeated, 0 cut, 0 skipped; ") == len(FORMATS)
 
 
 def test_embed_options(small: EmbeddingModel, small_folder: Path, lines: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    options = ["--format", "npy", "--precision", "binary", "--prompt", "very ", "--no-normalize", "--batch-size", "1"]
+    output = tmp_path / "out.npy"
+    options = ["--precision", "binary", "--prompt", "very ", "--no-normalize", "--batch-size", "1"]
     assert main(["embed", str(small_folder), str(lines), "-o", str(output), *options, "--truncate-dim", "16"]) == 0
     expected = small.encode(
         TEXTS, precision="binary", prompt="very ", normalize_embeddings=False, truncate_dim=16, batch_size=1
@@ -70,8 +73,7 @@ def test_a_pipe(small: EmbeddingModel, small_folder: Path) -> None:
     rows = [json.loads(line) for line in done.stdout.decode().splitlines()]
     assert [row["text"] for row in rows] == ["北京", "happy", "person"]
     assert done.stderr == b""
-    array = np.load(io.BytesIO(run("embed", small_folder, "--format", "npy", stdin=b"happy").stdout))
-    assert np.array_equal(array, small.encode(["happy"]))
+    assert np.array_equal(np.array([rows[1]["embedding"]], np.float32), small.encode(["happy"]))
     assert run("embed", small_folder, stdin=b"").stdout == b""
 
 
@@ -183,7 +185,11 @@ MISTAKES = [
     (["embed", "no such name"], "'owner/name'"),
     (["embed", "thenlper/gte-large-zh"], "not in the cache"),
     (["embed", "{small}", "/no/such/file"], "No such file"),
-    (["embed", "{small}", "-o", "out.txt"], ".npy, .jsonl or .csv"),
+    (["embed", "{small}", "-o", "out.txt"], ".npy, .parquet, .arrow, .jsonl, .csv, or a folder"),
+    (["embed", "{small}", "-o", "out.npy", "--format", "csv"], "ends in .csv, or a folder"),
+    (["embed", "{small}", "--format", "npy"], "jsonl or csv for standard output"),
+    (["embed", "{small}", "--precision", "int8"], "--ranges FILE with int8 on standard output"),
+    (["embed", "{small}", "in.docx"], "an input that ends in txt, jsonl"),
     (["embed", "{small}", "-o", "/no/such/folder/out.npy"], "in a folder that is there"),
     (["embed", "{small}", "--batch-size", "0"], "batch_size to be at least 1"),
     (["embed", "{small}", "--truncate-dim", "100"], "truncate_dim to be from 1 to 32"),
@@ -206,12 +212,12 @@ def test_a_mistake_is_one_line_and_status_2(small_folder: Path, arguments: list[
 
 
 def test_input_that_is_not_utf_8(small_folder: Path) -> None:
-    for before, line, characters in ((b"fine\n", 2, 0), ("\ufeffa\r\nb\r\n\r北京".encode(), 4, 2), (b"", 1, 0)):
+    for before, line, characters in ((b"fine\n", 2, 0), ("\ufeffa\r\nb\r\n\r北京".encode(), 4, 2), (b"a", 1, 1)):
         done = run("embed", small_folder, stdin=before + b"\xff\xfe\nmore")
         assert done.returncode == 2
         assert done.stderr.decode() == (
-            "gte-np: error: expected UTF-8 text in standard input, got byte 0xff "
-            f"in line {line}, after {characters} characters.\n"
+            f"gte-np: error: standard input, line {line}: expected UTF-8 text, got byte 0xff after {characters} "
+            "characters. --on-error skip leaves out such rows.\n"
         )
 
 
@@ -251,7 +257,7 @@ def test_the_input_is_not_replaced(name: str, tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "symbolic").symlink_to(texts)
     (tmp_path / "hard").hardlink_to(texts)
     for source, target in ((texts, tmp_path / name), (tmp_path / name, texts)):
-        assert main(["embed", "/no/such/model", str(source), "-o", str(target), "--format", "csv"]) == 2
+        assert main(["embed", "/no/such/model", str(source), "-o", str(target)]) == 2
         assert "expected an output that is not the input" in capsys.readouterr().err
     assert texts.read_bytes() == OLD
 
@@ -271,7 +277,7 @@ def test_an_output_that_cannot_be_written_is_told_of_before_the_work(
     lines: Path, old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def error_of(output: Path) -> str:
-        assert main(["embed", "/no/such/model", str(lines), "--format", "npy", "-o", str(output)]) == 2
+        assert main(["embed", "/no/such/model", str(lines), "--force", "-o", str(output)]) == 2
         return capsys.readouterr().err
 
     assert error_of(tmp_path) == f"gte-np: error: expected a file to write to, got the folder {str(tmp_path)!r}.\n"
@@ -301,15 +307,18 @@ sys.exit(main(["embed", *sys.argv[1:]]))
 
 @pytest.mark.parametrize("file_format", FORMATS)
 @POSIX
-def test_a_full_disk_leaves_the_old_output(file_format: str, small_folder: Path, lines: Path, old: Path) -> None:
-    arguments = [small_folder, lines, "-o", old, "--format", file_format]
+def test_a_full_disk_leaves_the_old_output(
+    file_format: str, small_folder: Path, lines: Path, old: Path
+) -> None:
+    old = old.rename(old.with_suffix(f".{file_format}"))
+    arguments = [small_folder, lines, "-o", old, "--force"]
     done = subprocess.run([sys.executable, "-c", LIMITED, *map(str, arguments)], capture_output=True, check=False)
     assert done.returncode == 2
     assert done.stderr.decode() == f"gte-np: error: [Errno 27] File too large: {str(old)!r}\n"
     assert is_as_before(old)
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", STREAMED)
 @pytest.mark.parametrize("flags", [[], ["-u"]])  # Python's unbuffered output does not tell of what it leaves out
 @POSIX
 def test_a_full_disk_is_told_of_on_standard_output(
@@ -326,7 +335,7 @@ def test_a_full_disk_is_told_of_on_standard_output(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", STREAMED)
 @pytest.mark.parametrize("output", ["/dev/full", "standard output"])
 def test_a_full_device(file_format: str, output: str, small_folder: Path, lines: Path) -> None:
     where = "> /dev/full" if output == "standard output" else f"-o {output}"
@@ -406,14 +415,14 @@ def test_a_replaced_output_keeps_its_mode_and_its_links(
 
 
 @POSIX
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", STREAMED)
 def test_devices_and_pipes_are_written_directly(
     file_format: str, small_folder: Path, lines: Path, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
     embed = f"{sys.executable} -m gte_np embed {small_folder} {lines} --format {file_format}"
     for command in (
-        f"{embed} -o plain",
+        f"{embed} > plain",
         f"{embed} -o pipe & cat pipe > piped; wait $!",
         f"{embed} -o /dev/stdout | cat > through-stdout",
         f"({embed} -o /dev/fd/3 | cat) 3>&1 | cat > through-descriptor",

@@ -28,6 +28,8 @@ LEVELS = (
     ("saving",),
     ("embedding_model",),
     ("",),  # the package itself
+    ("jobs", "terminal"),
+    ("job_commands",),
     ("cli",),
     ("__main__",),
 )

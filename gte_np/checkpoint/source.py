@@ -85,14 +85,21 @@ class LoadedFiles:
 
     def __getstate__(self) -> dict[str, Any]:
         """Raise CheckpointError if a file is not what it was when the object was loaded."""
+        return {"source": asdict(self.source) | {"folder": str(self.source.folder)}, "digests": self.digests()}
+
+    def digests(self) -> dict[str, str | None]:
+        """SHA-256 of each file by its name, None for one that is not there.
+
+        Raises CheckpointError if a file is not what it was when the object was loaded.
+        """
         digests = self._digests()
         changed = [name for name, state in self._states.items() if _state(self.source.folder / name) != state]
         if changed:
             raise CheckpointError(
-                f"{self.source.folder}: {', '.join(changed)} changed after the model was loaded, and a pickle holds "
-                "no weights. Load the model again, then pickle it."
+                f"{self.source.folder}: {', '.join(changed)} changed after the model was loaded, and only files tell "
+                "others of its weights. Load the model again."
             )
-        return {"source": asdict(self.source) | {"folder": str(self.source.folder)}, "digests": digests}
+        return digests
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Find the files on this machine. Raise ModelNotFoundError or CheckpointError unless they are the same."""

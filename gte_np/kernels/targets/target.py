@@ -53,6 +53,11 @@ class Target:
         products = f"{self.bfloat16_dot_product} and {self.int8_dot_product}"
         return f"{self.name} ({self.machine}, {self.cpu}, {self.feature_list}, {tile}, {products})"
 
+    @property
+    def has_fused_multiply_add(self) -> bool:
+        """Whether a product and a sum are rounded once. All targets that have it give the same bits."""
+        return self.machine != "x86_64" or "fma" in self.features
+
     def runs_on(self, machine: str, features: frozenset[str]) -> bool:
         """Whether a processor with these features runs its kernels."""
         return machine == self.machine and self.features <= features
