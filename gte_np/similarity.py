@@ -28,7 +28,11 @@ def normalize(x: ArrayLike, p: float = 2, dim: int = -1) -> NDArray[Any]:
     x = as_float(x)
     if not -x.ndim <= dim < x.ndim:
         raise InputError(f"expected dim to be an axis of {x.ndim}-dimensional vectors, got {dim}.")
-    norms = np.linalg.norm(x, ord=p, axis=dim, keepdims=True)
+    with np.errstate(over="ignore"):  # of squares; then the vectors are scaled first
+        norms = np.linalg.norm(x, ord=p, axis=dim, keepdims=True)
+    if not np.isfinite(norms).all():
+        x = x / np.where(np.isfinite(norms), x.dtype.type(1), np.abs(x).max(axis=dim, keepdims=True))
+        norms = np.linalg.norm(x, ord=p, axis=dim, keepdims=True)
     return x / np.maximum(norms, np.asarray(1e-12, x.dtype))
 
 

@@ -47,8 +47,8 @@ def map_panels(path: Path, sizes: Sequence[int], fingerprint: bytes) -> list[Wor
     Raises CheckpointError for a file that is damaged, or of other weights.
     """
     try:
-        words: Words = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        words: Words = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # NumPy has no common error for broken headers
         raise _error(path, f"got: {error}") from error
     end = _words_of(fingerprint)
     if words.dtype != "<u4" or words.shape != (sum(sizes) + len(end),):
