@@ -37,7 +37,8 @@ def pool(hidden: FloatArray, offsets: Offsets, modes: Sequence[str]) -> FloatArr
     """
     vectors = [POOLING_MODES[mode](hidden, offsets) for mode in modes]  # (N, D) -> (B, D) each
     with np.errstate(over="ignore"):  # it is seen below
-        return check_finite(np.concatenate(vectors, axis=1).astype(np.float32, copy=False))  # (B, D * number of modes)
+        pooled = np.concatenate(vectors, axis=1).astype(np.float32, copy=False)  # (B, D * number of modes)
+    return check_finite(pooled)
 
 
 def _cls(hidden: FloatArray, offsets: Offsets) -> FloatArray:
