@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the number of the first (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="of callers (default: %(default)s)")
     options = parser.parse_args()
+    logging.disable()
     start = time.monotonic()
     if options.kind == "callers":
         report = call_at_once(options.seconds)

@@ -22,6 +22,11 @@ from tests.fuzz.memory import address_space, limit_growth
 LONGEST_CALL = 10  # seconds
 MOST_MEMORY = 1 << 30  # bytes that calls may allocate beyond what the first ones did
 COMMAND = (sys.executable, "-m", "tests.fuzz.children")
+ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MALLOC_MMAP_THRESHOLD_": "65536",  # glibc: what is freed is given back, so what is asked for counts each time
+}
 MOST_CRASHES = 20  # after which a part ends
 
 
@@ -77,7 +82,7 @@ def _run_child(folder: Path, part: Part) -> tuple[subprocess.CompletedProcess[st
         capture_output=True,
         check=False,
         encoding="utf-8",
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        env=os.environ | ENVIRONMENT,
         cwd=Path(__file__).resolve().parents[2],
     )
     return done, int((folder / "at").read_text())

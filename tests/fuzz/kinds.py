@@ -20,9 +20,9 @@ import numpy as np
 from gte_np import EmbeddingModel, GteError
 from gte_np.kernels.runtime.threads import pool
 from scripts.fetch_minilm import FOLDER
-from tests.checkpoints import SMALL_VOCAB
+from tests.checkpoints import SMALL_VOCAB, small_model
 from tests.fuzz.damage import damaged_files
-from tests.fuzz.memory import growth_limited
+from tests.fuzz.memory import growth_limited, open_files, resident
 from tests.fuzz.models import FORMS, TEXTS, files_of, write_changed, write_chinese, write_english, write_forms
 from tests.texts import generated
 
@@ -197,22 +197,35 @@ class Disturbed(Kind):
 
 
 class Pressure(Disturbed):
-    """Allocations fail: MemoryError, or one error of this package.
+    """Allocations fail: MemoryError, or one error of this package; then the same model gives the same bits.
 
     The tokenizers library ends the process when its own allocations fail, so texts become tokens before.
     """
 
     errors = (MemoryError, GteError)
 
+    @staticmethod
+    def write(folder: Path) -> None:
+        """Write also a model whose buffers do not fit into what the C library has reserved: 64 MB for each thread."""
+        Disturbed.write(folder)
+        small_model(folder / "wide", num_hidden_layers=1, intermediate_size=40_000)
+
+    def warm_up(self) -> None:
+        """Load this model, too."""
+        super().warm_up()
+        self._wide = EmbeddingModel(self.folder / "wide", backend="numba", threads=2)
+
     def disturb(self, random: Random, texts: list[str]) -> Any:
-        """Encode with less memory than that takes, perhaps for the first time, when much is allocated."""
-        model = self.model
-        if random.randrange(2):
-            model = EmbeddingModel(self.folder / random.choice(("published", "int8")), backend="numba", threads=2)
-        batch = model.tokenize([model.prompts["query"] + text for text in texts])
-        with growth_limited(random.choice((0, 1 << random.randrange(12, 25)))):
-            hidden = model.bert.encode_batch(batch).last_hidden_state
-            del hidden
+        """Encode with less memory than that takes, in a model that has no buffers yet, and may need more threads."""
+        model = EmbeddingModel(self.folder / "wide", backend="numba", threads=random.choice((1, 2, 2, 12)))
+        batch = model.tokenize(texts[:30])
+        expected = self._wide.bert.encode_batch(batch).last_hidden_state
+        try:
+            with growth_limited(1 << random.randrange(16, 30)):
+                model.bert.encode_batch(batch)
+        finally:
+            if not np.array_equal(model.bert.encode_batch(batch).last_hidden_state, expected):
+                raise WrongAnswerError("other states than those of an equal model")
         return self.model.encode(texts)
 
 
@@ -325,7 +338,9 @@ class Forks(Disturbed):
 
 
 class Repeated(Kind):
-    """Calls of all kinds, one after another: files and memory stay as they are."""
+    """Calls of all kinds, one after another: as many files are open as before, and memory does not grow."""
+
+    most_growth = 8_000_000  # bytes, from the first calls to any later one
 
     @staticmethod
     def write(folder: Path) -> None:
@@ -335,24 +350,34 @@ class Repeated(Kind):
     def warm_up(self) -> None:
         """Make calls of all kinds."""
         self._model = EmbeddingModel(self.folder / "published", backend="numba", threads=2)
-        for number in range(200):
-            self.call(Random(number))
+        self._calls = 0
+        for number in range(300):
+            self._use(Random(number))
+        self._files: int | None = None
+        self._memory = resident()
 
     def call(self, random: Random) -> Mapping[str, int]:
-        """Encode, or load, or do something wrong."""
+        """Use a model, then look."""
+        outcome = self._use(random)
+        self._calls += 1
+        files = self._files = self._files or open_files()
+        if open_files() != files:
+            raise WrongAnswerError(f"{open_files()} open files, not {files}")
+        if self._calls % 100 == 0 and resident() > self._memory + self.most_growth:
+            raise WrongAnswerError(f"{resident()} bytes of memory, not {self._memory}")
+        return {outcome: 1}
+
+    def _use(self, random: Random) -> str:
         kind = random.randrange(20)
         if kind == 0:
             form = random.choice(FORMS)
             EmbeddingModel(self.folder / form, backend=random.choice(("numba", "numpy"))).encode(TEXTS)
-            return {f"loaded {form}": 1}
-        if kind == 1:
-            try:
-                self._model.encode(["a", "\ud800"])
-            except GteError:
-                return {"refused": 1}
-            raise WrongAnswerError("no error")
-        self._model.encode(texts_of(random, 10), batch_size=random.choice((1, 3, 32)))
-        return {"encoded": 1}
+            return f"loaded {form}"
+        try:
+            self._model.encode([*texts_of(random, 10), *(["\ud800"] if kind == 1 else [])], batch_size=7)
+        except GteError:
+            return "refused"
+        return "encoded"
 
 
 KINDS: Mapping[str, type[Kind]] = {
