@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import os
+import subprocess
 import sys
 import time
 
-from tests.fuzz.callers import call_at_once
-from tests.fuzz.children import run
+from tests.fuzz.children import ENVIRONMENT, run
 from tests.fuzz.kinds import KINDS
 
 
@@ -21,12 +21,10 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the number of the first (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="of callers (default: %(default)s)")
     options = parser.parse_args()
-    logging.disable()
     start = time.monotonic()
     if options.kind == "callers":
-        report = call_at_once(options.seconds)
-        print(report)
-        failed = report.is_wrong()
+        command = [sys.executable, "-m", "tests.fuzz.callers", str(options.seconds)]
+        failed = bool(subprocess.run(command, check=False, env=os.environ | ENVIRONMENT).returncode)
     else:
         result = run(options.kind, options.seed, options.calls, options.first)
         print(result)

@@ -25,7 +25,9 @@ COMMAND = (sys.executable, "-m", "tests.fuzz.children")
 ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "MALLOC_MMAP_THRESHOLD_": "65536",  # glibc: what is freed is given back, so what is asked for counts each time
+    # Of glibc: it reserves no address space for each thread, and gives back what is freed: what is asked for counts.
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
 }
 MOST_CRASHES = 20  # after which a part ends
 

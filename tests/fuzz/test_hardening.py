@@ -50,7 +50,7 @@ def test_numbered_calls(kind: str, calls: int, outcomes: list[str]) -> None:
 
 def test_threads_that_encode_while_others_load() -> None:
     report = call_at_once(2, samples=9)
-    assert report.wrong == 0
+    assert (report.wrong, len(set(report.files))) == (0, 1)
     assert report.calls > 20
     assert report.loads > 5
 
@@ -62,8 +62,7 @@ def test_threads_that_encode_while_others_load() -> None:
         ({"wrong": 1}, True),
         ({"megabytes": [100, 100, 130, 130, 145, 145]}, True),
         ({"megabytes": [100, 130, 130, 130, 131, 130]}, False),
-        ({"files": [5, 5, 5, 6, 7, 7]}, True),
-        ({"files": [5, 9, 5, 6, 5, 7]}, False),
+        ({"files": [5, 5, 5, 6, 5, 5]}, True),
     ],
 )
 def test_what_a_report_says(change: dict[str, Any], is_wrong: bool) -> None:
