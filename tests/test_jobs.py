@@ -424,6 +424,7 @@ def test_a_journal_that_a_kill_has_cut(small: EmbeddingModel, many: Path, tmp_pa
     journal = (output / JOURNAL).read_bytes()
     assert (output / LOCK).exists()
     (output / ".part-000009.npy.0123.part").write_bytes(b"half of it")
+    (output / ".manifest.json.0123.part").write_bytes(b"half of it")
     for length in range(len(journal) - 700, len(journal), 53):
         copy = tmp_path / f"copy-{length}"
         shutil.copytree(output, copy)

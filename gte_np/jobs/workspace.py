@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.errors import InputError
-from gte_np.files import naming, whole_file
+from gte_np.files import naming, remove_leftovers, whole_file
 from gte_np.jobs.parts import OUTPUT_FORMATS, OutputFormat, Part, Schema, concatenate, rows_file, write_rows
 from gte_np.jobs.rows import Problem
 
@@ -312,6 +312,8 @@ def _resume(place: Place, settings: Mapping[str, Any], force: bool) -> list[Shar
     """The finished shards by the journal, which is begun if it is not there or is to be replaced."""
     for leftover in place.folder.glob(".*.part"):
         leftover.unlink()
+    for path in (place.path, rows_file(place.path), place.skipped, place.ranges, place.manifest):
+        remove_leftovers(path)
     entries = _read_journal(place.folder / JOURNAL)
     if entries and force and _differences(entries[0], settings):
         entries = []
