@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from gte_np.encoder_interface import FloatArray
 from gte_np.errors import GteError, InputError
 from gte_np.jobs.input_files import all_chunks
-from gte_np.jobs.inputs import Chunk
+from gte_np.jobs.inputs import STANDARD_INPUT, Chunk
 from gte_np.jobs.job import Job, ShardContent, stack, write_shard
 from gte_np.jobs.rows import Rows
 from gte_np.jobs.vector_cache import Known, Lookup, RecentVectors, vector_file
-from gte_np.jobs.workspace import Place, Shard, Workspace, opened_workspace, read_manifest
+from gte_np.jobs.workspace import Place, Shard, Workspace, discard, opened_workspace, read_manifest
 from gte_np.pipeline import Processed
 
 
@@ -61,16 +61,36 @@ def run_job(
     where this one has stopped.
     """
     begin = time.monotonic()
+    try:
+        counts = _run(job, place, force, report or _no_report)
+    except ChangedInputsError:
+        if not force or any(source.name == STANDARD_INPUT for source in job.inputs):
+            raise
+        discard(place)
+        counts = _run(job, place, force, report or _no_report)
+    return counts._replace(seconds=time.monotonic() - begin)
+
+
+def _run(job: Job, place: Place, force: bool, report: Callable[[Progress], object]) -> Summary:
     settings = job.settings(place)
     with opened_workspace(place, settings, force) as workspace:
         if workspace is None:
             manifest = read_manifest(place)
             check_unchanged(job, manifest["shards"])
-            rows = manifest["rows"]
-            return Summary(rows, rows, 0, 0, 0, 0, time.monotonic() - begin)
-        counts = JobRun(job, WorkspaceSink(job, workspace), report or _no_report)()
+            return Summary(manifest["rows"], manifest["rows"], 0, 0, 0, 0, 0.0)
+        counts = JobRun(job, WorkspaceSink(job, workspace), report)()
         workspace.complete(settings, job.schema)
-        return counts._replace(seconds=time.monotonic() - begin)
+        return counts
+
+
+class ChangedInputsError(InputError):
+    """The inputs are not those that a job was begun with."""
+
+    def __init__(self, source: str, came: str) -> None:
+        super().__init__(
+            f"expected the inputs to be as they were when the job began, got {came} in {source}. Give another "
+            "output, or --force to begin anew."
+        )
 
 
 def check_unchanged(job: Job, shards: list[Shard]) -> None:
@@ -79,7 +99,7 @@ def check_unchanged(job: Job, shards: list[Shard]) -> None:
     number = -1
     for number, chunk in enumerate(all_chunks(job.inputs, job.options.rows_per_shard, job.fields)):
         if number not in finished:
-            raise InputError(_changed(chunk.source.label, "more rows"))
+            raise ChangedInputsError(chunk.source.label, "more rows")
         check_same(finished[number], chunk)
     check_count(finished, number + 1)
 
@@ -87,21 +107,14 @@ def check_unchanged(job: Job, shards: list[Shard]) -> None:
 def check_same(shard: Shard, chunk: Chunk) -> None:
     """Raise InputError if a chunk is not what a shard was made of."""
     if shard.source != chunk.source.name or shard.input_sha256 != chunk.digest:
-        raise InputError(_changed(chunk.source.label, f"other rows in shard {shard.number}"))
+        raise ChangedInputsError(chunk.source.label, f"other rows in shard {shard.number}")
 
 
 def check_count(finished: Mapping[int, Shard], chunks: int) -> None:
     """Raise InputError if there are shards of chunks that are no longer there."""
     for number, shard in finished.items():
         if number >= chunks:
-            raise InputError(_changed(shard.source, "less rows"))
-
-
-def _changed(source: str, came: str) -> str:
-    return (
-        f"expected the inputs to be as they were when the job began, got {came} in {source}. Give another output, or "
-        "--force with the finished one removed."
-    )
+            raise ChangedInputsError(shard.source, "fewer rows")
 
 
 class _Pending(NamedTuple):

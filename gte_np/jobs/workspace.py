@@ -271,6 +271,12 @@ def _open(place: Place, settings: Mapping[str, Any], force: bool, stack: ExitSta
     return workspace
 
 
+def discard(place: Place) -> None:
+    """Forget the shards of an unfinished job."""
+    with _locked(place):
+        _clear(place)
+
+
 def _forget_the_useless(workspace: Workspace) -> None:
     """Remove the journal of a job that has finished no shard."""
     if not workspace.shards and not workspace.place.manifest.exists():
