@@ -91,6 +91,16 @@ class BertModel(Loaded):
         fused = self._encoder.weights.target.has_fused_multiply_add
         return "numba" if fused else "numba without fused multiply-add"
 
+    @property
+    def merges(self) -> tuple[int, int] | None:
+        """How many tokens of several calls are computed at once, and how many times that; None if bits depend on it.
+
+        With so many tokens all threads are busy, and with so many batches all processors.
+        """
+        if not isinstance(self._encoder, KernelEncoder):
+            return None
+        return self._encoder.tokens_at_once, self._encoder.calls_at_once
+
     @classmethod
     def from_pretrained(
         cls,

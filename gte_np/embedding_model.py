@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,12 +20,14 @@ from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.embedding_quantization import PRECISIONS, quantize_embeddings
 from gte_np.encoder_interface import FloatArray
 from gte_np.errors import CheckpointError, InputError
+from gte_np.head import Finish, Head
+from gte_np.kernels.runtime.lines import JobLine
 from gte_np.kernels.runtime.saved_panels import PANELS_FILES
 from gte_np.known_models import KNOWN_MODELS, KnownModel
 from gte_np.loaded import Loaded
-from gte_np.modules import Dense, Normalize
-from gte_np.pipeline import Processed, Steps, process, process_windows, windows_of
-from gte_np.pooling import pool, rows_read
+from gte_np.merging import TEXTS_AT_ONCE, Merging, Waiting, Wish, do_apart
+from gte_np.modules import Dense
+from gte_np.pipeline import Processed, Steps, different_texts, process, process_windows, windows_of
 from gte_np.progress import progress_bar
 from gte_np.sentence_config import (
     SentenceConfig,
@@ -31,13 +35,54 @@ from gte_np.sentence_config import (
     read_sentence_config,
     sentence_files,
 )
-from gte_np.similarity import SIMILARITY_FUNCTIONS, normalize, paraphrase_mining_embeddings
+from gte_np.similarity import SIMILARITY_FUNCTIONS, paraphrase_mining_embeddings
 from gte_np.token_batch import TokenBatch
 from gte_np.tokenization.tokenizer import Texts, Tokenizer, check_ids_fit, check_texts, check_unicode
 
 logger = logging.getLogger("gte_np")
 
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """The arguments of `EmbeddingModel.encode`, but for the texts."""
+
+    prompt_name: str | None = None
+    prompt: str | None = None
+    batch_size: int = 32
+    show_progress_bar: bool | None = None
+    output_value: str = "sentence_embedding"
+    precision: str = "float32"
+    normalize_embeddings: bool | None = None
+    truncate_dim: int | None = None
+    ranges: ArrayLike | None = None
+
+
+class _Asked(NamedTuple):
+    """The arguments of `EmbeddingModel.encode`, checked. `tokens` is whether token embeddings are wanted."""
+
+    texts: list[str]
+    is_single: bool
+    wish: Wish
+    batch_size: int
+    show: bool
+    tokens: bool
+    precision: str
+    ranges: ArrayLike | None
+
+
+class Encoded(NamedTuple):
+    """What `EmbeddingModel.aencode_detailed` gives: what `encode` returns, and what it took.
+
+    `tokens` were computed, those of equal texts once. The call waited for `waited` seconds until it was begun, and
+    was over after `computed` more.
+    """
+
+    embeddings: Any
+    tokens: int
+    waited: float
+    computed: float
 
 
 class EmbeddingModel(Loaded):
@@ -114,6 +159,14 @@ class EmbeddingModel(Loaded):
         positions = self.bert.config.max_position_embeddings
         limits = (config.max_seq_length, self.tokenizer.model_max_length, positions)
         self._max_seq_length = min(limit for limit in limits if limit is not None)
+        self._assemble()
+
+    def _assemble(self) -> None:
+        """Put together what computes vectors. Copies share it: calls of several are merged, too."""
+        self._head = Head(self.bert, self.pooling_modes, self.modules)
+        merges = self.bert.merges
+        self._merging = None if merges is None else Merging(self.tokenizer, self._head, *merges)
+        self._apart = JobLine()
 
     def _facts(self) -> dict[str, object]:
         facts: dict[str, object] = {
@@ -129,8 +182,8 @@ class EmbeddingModel(Loaded):
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        from_files = ("folder", "transformer_folder", "modules")
-        settings = {name: value for name, value in vars(self).items() if name not in from_files}
+        made = ("folder", "transformer_folder", "modules", "_head", "_merging", "_apart")
+        settings = {name: value for name, value in vars(self).items() if name not in made}
         return super().__getstate__() | settings
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -138,6 +191,7 @@ class EmbeddingModel(Loaded):
         self.folder = state["_files"].source.folder
         config = read_sentence_config(self.folder)
         self.transformer_folder, self.modules = config.transformer_folder, config.modules
+        self._assemble()
 
     @property
     def name_or_path(self) -> str:
@@ -220,7 +274,8 @@ class EmbeddingModel(Loaded):
         """Return the vectors of texts: (B, D) float32 for a list or another iterable, (D,) for a single string.
 
         `prompt`, or the one called `prompt_name`, goes before each text. `batch_size` is the most texts that go
-        through the encoder together; they are also limited in tokens, so memory does not depend on their lengths. A
+        through the encoder together; they are also limited in tokens, so memory does not depend on their lengths.
+        Calls of few texts from several threads are computed together, which changes no bit of a vector. A
         progress bar is shown if asked for, or by default at log level INFO. With `output_value` "token_embeddings"
         the result is a list of (T, D) hidden states, or a single one. `precision` may be int8, uint8, binary or
         ubinary, and `ranges`, (2, D), puts int8 and uint8 on the scale of other vectors, such as those that
@@ -231,30 +286,51 @@ class EmbeddingModel(Loaded):
         A text of more than `max_seq_length` tokens is cut; one warning for each call tells how many were. Raises
         TypeError for anything but texts, and InputError for arguments that cannot be.
         """
-        texts = check_texts([sentences] if isinstance(sentences, str) else sentences)
-        check_choice("output_value", output_value, OUTPUT_VALUES)
-        check_choice("precision", precision, PRECISIONS)
-        batch_size = check_integer("batch_size", batch_size, least=1)
-        check_flag("normalize_embeddings", normalize_embeddings, optional=True)
-        check_flag("show_progress_bar", show_progress_bar, optional=True)
-        dimension = self._check_truncate_dim(truncate_dim) or self.truncate_dim
-        prefix = self.resolve_prompt(prompt_name, prompt)
-        show = logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
+        options = EncodeOptions(
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            output_value=output_value,
+            precision=precision,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            ranges=ranges,
+        )
+        asked = self._asked(sentences, options)
+        if self._merging is None or asked.tokens or not 0 < len(asked.texts) <= TEXTS_AT_ONCE:
+            return self._encode_apart(asked).embeddings
+        texts, places = different_texts(asked.texts)
+        with progress_bar(len(asked.texts), asked.show) as advance:
+            merged = self._merging.compute(texts, asked.wish, asked.batch_size)
+            advance(len(asked.texts))
+        return self._finished(asked, merged.vectors[places], merged.was_cut[places])
 
-        tokens = output_value == "token_embeddings"
-        if tokens and precision != "float32":
-            raise InputError(f"expected precision float32 with token_embeddings, got {precision}.")
-        compute = self._hidden_states if tokens else self._vectors(normalize_embeddings, dimension)
-        with progress_bar(len(texts), show) as advance:
-            steps: Steps[FloatArray] = Steps(self._tokenizing(prefix), compute, advance)
-            rows, was_cut, _ = process(texts, steps, batch_size)
-        self.warn_of_cuts(int(was_cut.sum()), len(texts))
-        if isinstance(sentences, str):
-            return rows[0] if tokens else quantize_embeddings(np.stack(rows), precision, ranges)[0]
-        if tokens:
-            return [row.copy() for row in rows]  # those of equal texts are one array, and rows of a batch's
-        matrix = np.stack(rows) if rows else np.empty((0, dimension or self._dimension), np.float32)
-        return quantize_embeddings(matrix, precision, ranges)
+    async def aencode(self, sentences: str | Texts, **options: Any) -> Any:
+        """`encode`, with its arguments, for asyncio: the same vectors, without a thread for each call.
+
+        Texts are computed together with those of other calls, a few of each call at a time. With token embeddings,
+        and with the NumPy backend, one call is computed after the other. If the task is cancelled, what was not begun
+        is dropped. Errors are those of `encode`.
+        """
+        return (await self.aencode_detailed(sentences, **options)).embeddings
+
+    async def aencode_detailed(self, sentences: str | Texts, **options: Any) -> Encoded:
+        """`aencode`, with what a server wants to know of a call beside its result."""
+        asked = self._asked(sentences, EncodeOptions(**options))
+        if self._merging is None or asked.tokens or not asked.texts:
+            encoded, waited, computed = await do_apart(self._apart, lambda: self._encode_apart(asked))
+            return encoded._replace(waited=waited, computed=computed)
+        texts, places = different_texts(asked.texts)
+        with progress_bar(len(asked.texts), asked.show) as advance:
+            merged = await self._merging.compute_async(texts, asked.wish, asked.batch_size)
+            advance(len(asked.texts))
+        embeddings = self._finished(asked, merged.vectors[places], merged.was_cut[places])
+        return Encoded(embeddings, merged.tokens, merged.waited, merged.computed)
+
+    def waiting(self) -> Waiting:
+        """How many calls, texts and tokens wait for this model, of those that are computed together."""
+        return Waiting(0, 0, 0) if self._merging is None else self._merging.count()
 
     def encode_stream(
         self,
@@ -303,9 +379,9 @@ class EmbeddingModel(Loaded):
         """
         batch_size = check_integer("batch_size", batch_size, least=1)
         check_flag("normalize_embeddings", normalize_embeddings, optional=True)
-        dimension = self._check_truncate_dim(truncate_dim) or self.truncate_dim
+        finish = Finish(normalize_embeddings, self._check_truncate_dim(truncate_dim) or self.truncate_dim)
         tokenize = self._tokenizing(self.resolve_prompt(prompt_name, prompt))
-        steps: Steps[FloatArray] = Steps(tokenize, self._vectors(normalize_embeddings, dimension), lambda done: None)
+        steps: Steps[FloatArray] = Steps(tokenize, self._vectors(finish), lambda done: None)
         return process_windows(windows, steps, batch_size)
 
     def encode_query(
@@ -391,13 +467,54 @@ class EmbeddingModel(Loaded):
 
         return tokenize
 
-    def _vectors(self, normalized: bool | None, dimension: int | None) -> Callable[[TokenBatch], FloatArray]:
+    def _asked(self, sentences: str | Texts, options: EncodeOptions) -> _Asked:
+        """Check the arguments of `encode`."""
+        texts = check_texts([sentences] if isinstance(sentences, str) else sentences)
+        check_choice("output_value", options.output_value, OUTPUT_VALUES)
+        check_choice("precision", options.precision, PRECISIONS)
+        batch_size = check_integer("batch_size", options.batch_size, least=1)
+        check_flag("normalize_embeddings", options.normalize_embeddings, optional=True)
+        check_flag("show_progress_bar", options.show_progress_bar, optional=True)
+        finish = Finish(
+            options.normalize_embeddings, self._check_truncate_dim(options.truncate_dim) or self.truncate_dim
+        )
+        prefix = self.resolve_prompt(options.prompt_name, options.prompt)
+        show = options.show_progress_bar
+        tokens = options.output_value == "token_embeddings"
+        if tokens and options.precision != "float32":
+            raise InputError(f"expected precision float32 with token_embeddings, got {options.precision}.")
+        return _Asked(
+            texts=texts,
+            is_single=isinstance(sentences, str),
+            wish=Wish(prefix, self.max_seq_length, finish),
+            batch_size=batch_size,
+            show=logger.isEnabledFor(logging.INFO) if show is None else show,
+            tokens=tokens,
+            precision=options.precision,
+            ranges=options.ranges,
+        )
+
+    def _encode_apart(self, asked: _Asked) -> Encoded:
+        """Encode the texts of one call by themselves."""
+        compute = self._hidden_states if asked.tokens else self._vectors(asked.wish.finish)
+        with progress_bar(len(asked.texts), asked.show) as advance:
+            steps: Steps[FloatArray] = Steps(self._tokenizing(asked.wish.prefix), compute, advance)
+            rows, was_cut, tokens = process(asked.texts, steps, asked.batch_size)
+        return Encoded(self._finished(asked, rows, was_cut), tokens, 0.0, 0.0)
+
+    def _finished(self, asked: _Asked, rows: Sequence[FloatArray] | FloatArray, was_cut: NDArray[np.bool_]) -> Any:
+        """The result of `encode`, of a row for each text."""
+        self.warn_of_cuts(int(was_cut.sum()), len(asked.texts))
+        if asked.tokens:  # those of equal texts are one array, and rows of a batch's
+            return rows[0] if asked.is_single else [row.copy() for row in rows]
+        dimension = asked.wish.finish.dimension or self._dimension
+        matrix = np.asarray(rows) if len(rows) else np.empty((0, dimension), np.float32)
+        vectors = quantize_embeddings(matrix, asked.precision, asked.ranges)
+        return vectors[0] if asked.is_single else vectors
+
+    def _vectors(self, finish: Finish) -> Callable[[TokenBatch], FloatArray]:
         """What makes a batch to (B, D') vectors."""
-
-        def compute(batch: TokenBatch) -> FloatArray:
-            return self._finish(self._pool(batch), normalized, dimension)
-
-        return compute
+        return partial(self._head.vectors, finish=finish)
 
     def _one_by_one(self, windows: Iterator[Processed[FloatArray]]) -> Iterator[FloatArray]:
         texts = cut = 0
@@ -411,25 +528,10 @@ class EmbeddingModel(Loaded):
         if cut:
             logger.warning("%d of %d texts were cut to %d tokens.", cut, texts, self.max_seq_length)
 
-    def _pool(self, batch: TokenBatch) -> FloatArray:
-        """One vector for each text of a batch: (B, D)."""
-        rows = rows_read(batch.offsets, self.pooling_modes)
-        hidden = self.bert.encode_batch(batch, rows=rows).last_hidden_state
-        # If one token of each text is read, the others are not there.
-        return pool(hidden, batch.offsets if rows is None else np.arange(len(batch) + 1), self.pooling_modes)
-
     def _hidden_states(self, batch: TokenBatch) -> Iterator[FloatArray]:
         """The hidden states of each text: (T, D)."""
         hidden = self.bert.encode_batch(batch).last_hidden_state
         return (hidden[batch.slice(text)] for text in range(len(batch)))
-
-    def _finish(self, vectors: FloatArray, normalized: bool | None, dimension: int | None) -> FloatArray:
-        """From pooling to the result: (B, D) -> (B, D'), in sentence-transformers' order."""
-        for module in self.modules:
-            if normalized is None or normalized or not isinstance(module, Normalize):
-                vectors = module(vectors)
-        vectors = vectors[:, :dimension]
-        return normalize(vectors) if normalized else vectors
 
     def resolve_prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         """The text that `encode` puts before each text: `prompt`, or what is called `prompt_name`."""

@@ -40,7 +40,7 @@ class Steps(NamedTuple, Generic[Result]):
 
 def process(texts: Sequence[str], steps: Steps[Result], batch_size: int) -> Processed[Result]:
     """Compute what a task makes of each text, in batches of at most so many texts; of equal texts, once."""
-    different, places = _different(texts)
+    different, places = different_texts(texts)
     parts = list(process_windows(windows_of(different), steps, batch_size))
     steps.advance(len(texts) - len(different))
     results = [result for part in parts for result in part.results]
@@ -57,7 +57,7 @@ def process_windows(
     """
 
     def tokenize(texts: Sequence[str]) -> tuple[NDArray[np.intp], TokenBatch]:
-        different, places = _different(texts)
+        different, places = different_texts(texts)
         return places, steps.tokenize(different)
 
     for places, tokens in _made_ahead(tokenize, windows):
@@ -84,7 +84,7 @@ def windows_of(texts: Iterable[str]) -> Iterator[list[str]]:
         yield window
 
 
-def _different(texts: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
+def different_texts(texts: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
     """The different ones among texts, and the place of each text among these, (B,)."""
     numbers: dict[str, int] = {}
     places = [numbers.setdefault(text, len(numbers)) for text in texts]

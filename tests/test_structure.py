@@ -25,7 +25,8 @@ LEVELS = (
     ("kernels.runtime",),
     ("backend", "sentence_config", "doctor"),
     ("bert_model",),
-    ("saving",),
+    ("saving", "head"),
+    ("merging",),
     ("embedding_model",),
     ("",),  # the package itself
     ("jobs", "terminal"),

@@ -815,7 +815,7 @@ assert number > 1
 """
 
 
-@pytest.mark.parametrize("function", ["__call__", "__init__", "call", "_start"])
+@pytest.mark.parametrize("function", ["__call__", "__init__", "call", "start"])
 def test_an_interrupt_at_any_line_leaves_the_model_usable(function: str, small_folder: Path) -> None:
     """A signal's handler runs where Python is just then; so does an error such as MemoryError."""
     run_program(INTERRUPT_AT_EACH_LINE, small_folder, function)

@@ -49,6 +49,16 @@ class KernelEncoder:
         self._run_program = function(f"encode_{self.weights.format.name}", target, arguments=5)
         self._idle: list[Workspace] = []
 
+    @property
+    def tokens_at_once(self) -> int:
+        """With how many tokens the threads of a call are busy: more take as much longer."""
+        return self.threads * TOKENS_OF_A_CHUNK
+
+    @property
+    def calls_at_once(self) -> int:
+        """How many calls keep all processors busy."""
+        return max(1, available_processors() // self.threads)
+
     def __call__(self, inputs: EncoderInput, *, keep_layers: bool = False) -> EncoderOutput:
         """Run all layers on the batch; the contract is `gte_np.encoder_interface.Encoder`."""
         if inputs.config != self.config:

@@ -77,11 +77,14 @@ class ThreadPool:
         self._at_work = 0
         self._waiting: deque[object] = deque()  # for a claim, in their order
         self._idle: list[Jobs] = []  # the last one is taken first, so that the first ones' time can run out
+        self._own = threading.local()
 
     def call(self, function: Callable[[], Result]) -> Result:
-        """The function's result, from a thread of this pool; raise what it raises."""
+        """The function's result, from a thread of this pool, perhaps this one; raise what it raises."""
+        if getattr(self._own, "is_of_the_pool", False):  # which no interrupt reaches
+            return function()
         results: list[Result] = []
-        _raise(self._start(lambda: results.append(function())).get())
+        _raise(self.start(lambda: results.append(function())).get())
         return results[0]
 
     @contextmanager
@@ -123,7 +126,7 @@ class ThreadPool:
         go = False
         try:
             for number in range(1, count):
-                answers.append(self._start(partial(help_out, number)))  # noqa: PERF401  # some may have been started
+                answers.append(self.start(partial(help_out, number)))  # noqa: PERF401  # some may have been started
             go = True
         finally:
             for _ in answers:
@@ -135,7 +138,7 @@ class ThreadPool:
         for error in errors:
             _raise(error)
 
-    def _start(self, job: Callable[[], object]) -> Answers:
+    def start(self, job: Callable[[], object]) -> Answers:
         """Begin a job in a thread that has nothing else to do; how it ends will be in the answers."""
         answers: Answers = SimpleQueue()
         try:
@@ -158,6 +161,7 @@ class ThreadPool:
 
     def _work(self, jobs: Jobs) -> None:
         """Do the jobs that come, until none comes for too long."""
+        self._own.is_of_the_pool = True
         job, answers = jobs.get()
         while True:
             self._idle_after(job, answers, jobs)
