@@ -20,6 +20,7 @@ SHAPES = {
     "gte-base-zh": (768, 12, 12, 3072, 21128, "cls"),
     "gte-large-zh": (1024, 24, 16, 4096, 21128, "cls"),
 }
+OTHER_SHAPES = {"gte-small-zh": (512, 6, 8, 2048, 21128, "cls")}  # that `compare` has no use for
 
 
 def prepare(name: str, folder: Path) -> None:
@@ -38,7 +39,7 @@ def prepare(name: str, folder: Path) -> None:
 
 def write_checkpoint(name: str, folder: Path) -> None:
     """Write a folder as the hub has it."""
-    hidden, layers, heads, inner, rows, pooling = SHAPES[name]
+    hidden, layers, heads, inner, rows, pooling = (SHAPES | OTHER_SHAPES)[name]
     write_config(
         folder,
         vocab_size=rows,

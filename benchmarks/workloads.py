@@ -34,10 +34,15 @@ def workloads(model: str, folder: Path) -> dict[str, Workload]:
     """All workloads by name; no text is there twice. For a model with real weights, real sentences."""
     if model not in MIXED_TEXTS:
         return {"sentences": _sentences(folder)}
-    source = _Source(folder, chinese=model.endswith("zh"))
-    single = {f"1 x {tokens}": source.workload([tokens]) for tokens in SINGLE}
-    batch = {"16 x 128": source.workload([128] * 16)}
-    return single | batch | {"mixed": source.workload(mixed_lengths(MIXED_TEXTS[model]))}
+    words = source(model, folder)
+    single = {f"1 x {tokens}": words.workload([tokens]) for tokens in SINGLE}
+    batch = {"16 x 128": words.workload([128] * 16)}
+    return single | batch | {"mixed": words.workload(mixed_lengths(MIXED_TEXTS[model]))}
+
+
+def source(model: str, folder: Path) -> Source:
+    """Where the words of a model's texts come from."""
+    return Source(folder, chinese=model.endswith("zh"))
 
 
 def _sentences(folder: Path) -> Workload:
@@ -53,7 +58,7 @@ def mixed_lengths(count: int) -> list[int]:
     return np.clip(lengths, 3, 512).astype(int).tolist()
 
 
-class _Source:
+class Source:
     """Random words that are one token each."""
 
     def __init__(self, folder: Path, *, chinese: bool) -> None:
@@ -64,6 +69,7 @@ class _Source:
         self.random = random.Random(0)
 
     def workload(self, lengths: list[int]) -> Workload:
+        """A text for each of these lengths, in tokens."""
         texts = [self.random.choices(self.words, k=length - 2) for length in lengths]
         ids = [[self.ids["[CLS]"], *(self.ids[word] for word in text), self.ids["[SEP]"]] for text in texts]
         return Workload([self.between.join(text) for text in texts], ids)
