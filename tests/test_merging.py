@@ -199,37 +199,24 @@ def test_a_budget_of_tokens_and_who_waited_longest(
     assert np.array_equal(calls[0].result(60), model.encode(long))
 
 
-def test_long_texts_do_not_starve_short_ones(model: EmbeddingModel) -> None:
-    """While eight callers have long texts all the time, each short one waits for a few batches only."""
+def test_long_texts_do_not_starve_short_ones(model: EmbeddingModel, gate: Gate, callers: ThreadPoolExecutor) -> None:
+    """A short text waits for one batch of each of the calls before it, and for none of those behind it."""
     long = [of_length(80, seed) for seed in range(30)]
-    ended = threading.Event()
-
-    def encode_on() -> None:
-        while not ended.is_set():
-            model.encode(long)
-
-    keeping = [threading.Thread(target=encode_on) for _ in range(8)]
-    for thread in keeping:
-        thread.start()
-    batches: list[int] = []
-    encoder: Any = model.bert._encoder
-    run_all = encoder._run_all
-
-    def count(job: Any) -> None:
-        batches.append(len(job.inputs.batch))
-        run_all(job)
-
-    encoder._run_all = count
-    try:
-        wait_until(lambda: model.waiting().calls > 5)
-        for _ in range(20):
-            before = len(batches)
-            model.encode("happy")
-            assert len(batches) - before <= 8 + 3
-    finally:
-        ended.set()
-        for thread in keeping:
-            thread.join()
+    gate.occupy(callers, "happy")
+    calls = [begin(callers, model, long, 1 + number) for number in range(8)]
+    short = begin(callers, model, "happy person", 9)
+    calls += [begin(callers, model, long, 10 + number) for number in range(8)]
+    gate.let(1)
+    for batch in range(2, 11):
+        wait_until(partial(lambda batch: len(gate.batches) == batch, batch))
+        gate.let(1)
+    short.result(60)
+    assert not any(call.done() for call in calls)
+    assert gate.batches[1:9] == [[64] * 8] * 8
+    assert gate.batches[9] == [4, *[64] * 7]
+    gate.let()
+    expected = model.encode(long)
+    assert all(np.array_equal(call.result(60), expected) for call in calls)
 
 
 def test_what_waits_is_counted(model: EmbeddingModel, gate: Gate, callers: ThreadPoolExecutor) -> None:
