@@ -77,7 +77,7 @@ class Call:
         self._tell = tell
         self._texts_at_once = min(batch_size, TEXTS_AT_ONCE)
         self._error: BaseException | None = None
-        self._parts: list[tuple[FloatArray, NDArray[np.bool_], int]] = []
+        self._parts: dict[int, tuple[FloatArray, NDArray[np.bool_], int]] = {}  # by the number of their first text
         self._taken = 0  # how many texts
         self._ready: tuple[TokenBatch, range] | None = None  # the next ones, as tokens, and which they are there
         self._put_at, self._taken_at = time.perf_counter(), 0.0
@@ -110,14 +110,15 @@ class Call:
             return None
         self._ready = (tokens, range(last, numbers.stop)) if last < numbers.stop else None
         self._taken_at = self._taken_at or time.perf_counter()
+        piece = Piece(self, self._taken, tokens, range(numbers.start, last))
         self._taken += last - numbers.start
-        return Piece(self, tokens, range(numbers.start, last))
+        return piece
 
     def add(self, vectors: FloatArray, piece: Piece) -> None:
-        """Keep what came of a piece."""
+        """Keep what came of a piece, which may be computed twice."""
         lengths = piece.batch.lengths[piece.numbers.start : piece.numbers.stop]
         counts = piece.batch.token_counts[piece.numbers.start : piece.numbers.stop]
-        self._parts.append((vectors, counts > lengths, piece.tokens))
+        self._parts[piece.first] = vectors, counts > lengths, piece.tokens
 
     def end(self, error: BaseException | None = None) -> None:
         """Be over, and tell so, once."""
@@ -133,7 +134,7 @@ class Call:
                 raise self._error
             finally:
                 self._error = None  # its traceback knows this call
-        vectors, was_cut, tokens = zip(*self._parts, strict=True)
+        vectors, was_cut, tokens = zip(*self._parts.values(), strict=True)
         waited, computed = self._taken_at - self._put_at, self._ended_at - self._taken_at
         if len(vectors) == 1:
             return Merged(vectors[0], was_cut[0], tokens[0], waited, computed)
@@ -147,9 +148,10 @@ class Call:
 
 
 class Piece(NamedTuple):
-    """Texts of a call that are computed now: some of the texts of a batch."""
+    """Texts of a call that are computed now, from the number `first` on: some of the texts of a batch."""
 
     call: Call
+    first: int
     batch: TokenBatch
     numbers: range
 
