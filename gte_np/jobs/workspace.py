@@ -26,6 +26,13 @@ from gte_np.jobs.rows import Problem
 JOURNAL, MANIFEST, LOCK, RANGES, SKIPPED = "journal.jsonl", "manifest.json", ".lock", "ranges.npy", ".skipped.jsonl"
 
 
+# Settings that are read from a manifest, to make vectors like those of the output.
+_READ_SETTINGS = (
+    *("model", "name_or_path", "dtype", "backend", "pooling", "prompt", "max_seq_length"),
+    *("normalize_embeddings", "truncate_dim", "precision", "format", "with_text"),
+)
+
+
 class Place(NamedTuple):
     """Where an output goes: a file or a folder, and the format of it."""
 
@@ -45,7 +52,7 @@ class Place(NamedTuple):
         endings = ", ".join(f".{ending}" for ending in OUTPUT_FORMATS)
         if is_file and path.is_dir():
             raise InputError(f"expected a file to write to, got the folder {name!r}.")
-        if not is_file and (path.is_file() or (suffix and not path.is_dir() and not name.endswith("/"))):
+        if not is_file and (path.is_file() or (suffix and not path.is_dir() and not name.endswith(("/", os.sep)))):
             raise InputError(f"expected an output file that ends in {endings}, or a folder, as NAME/, got {name!r}.")
         if is_file and format_name not in (None, suffix):
             raise InputError(f"expected an output file that ends in .{format_name}, or a folder, got {name!r}.")
@@ -213,16 +220,27 @@ def read_manifest(place: Place) -> dict[str, Any]:
     try:
         manifest = json.loads(place.manifest.read_text("utf-8"))
         settings, shards = manifest["settings"], [Shard(**shard) for shard in manifest["shards"]]
+        _check_manifest(manifest, shards)
     except FileNotFoundError as error:
         raise InputError(
             f"expected an output of gte-np embed, got {str(place.path)!r} without its manifest: it is not finished, "
             "or was not made by it."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"expected the manifest of a job in {str(place.manifest)!r}, got: {error!r:.200}."
         ) from error
     return manifest | {"settings": settings, "shards": shards}
+
+
+def _check_manifest(manifest: dict[str, Any], shards: list[Shard]) -> None:
+    """Raise TypeError or KeyError for what a job has not written."""
+    numbers = [number for shard in shards for number in (shard.number, shard.rows, shard.skipped)]
+    if not all(type(number) is int for number in (manifest["rows"], *numbers)):
+        raise TypeError("numbers of rows that are no numbers")
+    for part, names in (("settings", _READ_SETTINGS), ("schema", ("kinds", "dtype", "width")), ("files", ())):
+        for name in names:
+            manifest[part][name]
 
 
 @contextmanager
