@@ -5,9 +5,10 @@ TARGETS ?=
 
 VENV := .venv
 PARITY_VENV := .venv-parity
+RAY_VENV := .venv-ray
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
-.PHONY: demo test parity targets lint wheel clean
+.PHONY: demo test test-ray parity targets lint wheel clean
 
 demo: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
@@ -16,6 +17,10 @@ demo: $(VENV)/ready $(MINILM)
 
 test: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m pytest
+
+# Jobs on a real Ray, which is large (some 500 MB): it has an environment of its own.
+test-ray: $(RAY_VENV)/ready
+	$(RAY_VENV)/bin/python -m pytest tests_ray
 
 parity: $(PARITY_VENV)/ready $(MINILM)
 	$(PARITY_VENV)/bin/python -m scripts.parity $(MODEL)
@@ -35,7 +40,7 @@ wheel: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.check_wheel dist/*_$$(uname -m).whl
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) .models build dist *.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(RAY_VENV) .models build dist *.egg-info
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +53,11 @@ $(PARITY_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(PARITY_VENV)
 	$(PARITY_VENV)/bin/python -m pip install --quiet $(TORCH)
 	$(PARITY_VENV)/bin/python -m pip install --quiet --editable ".[parity]"
+	touch $@
+
+$(RAY_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python -m pip install --quiet --editable ".[test,ray]"
 	touch $@
 
 $(MINILM): $(VENV)/ready

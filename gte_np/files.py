@@ -67,7 +67,7 @@ def remove_leftovers(path: Path) -> None:
     """Remove what processes that were killed have left of `whole_file(path)`. No other may be writing it."""
     target = Path(os.path.realpath(path))
     for leftover in target.parent.glob(f".{glob.escape(target.name[:_NAME])}.*.part"):
-        leftover.unlink()
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager

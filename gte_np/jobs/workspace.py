@@ -334,12 +334,9 @@ def _locked(place: Place) -> Iterator[None]:
 
 def _resume(place: Place, settings: Mapping[str, Any], force: bool) -> list[Shard]:
     """The finished shards by the journal, which is begun if it is not there or is to be replaced."""
-    for leftover in place.folder.glob(".*.part"):
-        leftover.unlink()
-    for path in (place.path, rows_file(place.path), place.skipped, place.ranges, place.manifest):
-        remove_leftovers(path)
+    clean_up(place)
     entries = _read_journal(place.folder / JOURNAL)
-    if entries and force and _differences(entries[0], settings):
+    if entries and force and differences(entries[0], settings):
         entries = []
     if not entries:
         _clear(place)
@@ -348,6 +345,14 @@ def _resume(place: Place, settings: Mapping[str, Any], force: bool) -> list[Shar
         return []
     _compare(place, entries[0], settings)
     return [Shard(**entry) for entry in entries[1:]]
+
+
+def clean_up(place: Place) -> None:
+    """Remove what processes that were killed had begun to write."""
+    for leftover in place.folder.glob(".*.part"):
+        leftover.unlink(missing_ok=True)
+    for path in (place.path, rows_file(place.path), place.skipped, place.ranges, place.manifest):
+        remove_leftovers(path)
 
 
 def _clear(place: Place) -> None:
@@ -375,15 +380,15 @@ def _append(journal: IO[bytes], entry: Mapping[str, Any]) -> None:
     os.fsync(journal.fileno())
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The names of settings that are not the same. A model is known by its hash, wherever it is."""
-    return [name for name in {**old, **new} if old.get(name) != new.get(name) and name != "name_or_path"]
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The settings that are not the same, in words. A model is known by its hash, wherever it is."""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name) and name != "name_or_path"]
+    return "; ".join(f"{name} was {old.get(name)!r:.80} and is {new.get(name)!r:.80}" for name in names)
 
 
 def _compare(place: Place, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    names = _differences(old, new)
-    if names:
-        changes = "; ".join(f"{name} was {old.get(name)!r:.80} and is {new.get(name)!r:.80}" for name in names)
+    changes = differences(old, new)
+    if changes:
         raise InputError(
             f"expected the settings that {str(place.path)!r} was begun with, got others: {changes}. Give another "
             "output, or --force to begin anew."
