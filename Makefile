@@ -5,9 +5,10 @@ TARGETS ?=
 
 VENV := .venv
 PARITY_VENV := .venv-parity
+STORES_VENV := .venv-stores
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
-.PHONY: demo test parity targets lint wheel clean
+.PHONY: demo test parity stores targets lint wheel clean
 
 demo: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
@@ -19,6 +20,10 @@ test: $(VENV)/ready $(MINILM)
 
 parity: $(PARITY_VENV)/ready $(MINILM)
 	$(PARITY_VENV)/bin/python -m scripts.parity $(MODEL)
+
+# The snippets of STORES.md, with the stores themselves.
+stores: $(STORES_VENV)/ready $(MINILM)
+	$(STORES_VENV)/bin/python -m pytest tests/test_stores.py
 
 # TARGETS='--python "COMMAND"' adds a Python of another processor, perhaps emulated; see scripts/run_targets.py.
 targets: $(VENV)/ready $(MINILM)
@@ -35,7 +40,7 @@ wheel: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.check_wheel dist/*_$$(uname -m).whl
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) .models build dist *.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(STORES_VENV) .models build dist *.egg-info
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +53,11 @@ $(PARITY_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(PARITY_VENV)
 	$(PARITY_VENV)/bin/python -m pip install --quiet $(TORCH)
 	$(PARITY_VENV)/bin/python -m pip install --quiet --editable ".[parity]"
+	touch $@
+
+$(STORES_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(STORES_VENV)
+	$(STORES_VENV)/bin/python -m pip install --quiet --editable ".[stores]" pytest
 	touch $@
 
 $(MINILM): $(VENV)/ready
