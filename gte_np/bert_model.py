@@ -16,8 +16,8 @@ from gte_np.arguments import check_choice, check_flag, check_integer, check_inte
 from gte_np.backend import backend_of, check_backend, make_encoder
 from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.checkpoint.weight_files import weight_names
-from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
-from gte_np.errors import CheckpointError, InputError
+from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray, check_finite
+from gte_np.errors import InputError
 from gte_np.formats import WeightFormat, choose_format, dtypes
 from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 from gte_np.kernels.runtime.saved_panels import PANELS_FILES, write_panels
@@ -222,8 +222,7 @@ class BertModel(Loaded):
         inputs = EncoderInput(batch, self.config, rows)
         with np.errstate(all="ignore"):  # what overflows is seen below
             output = self._encoder(inputs, keep_layers=keep_layers)
-        if not np.isfinite(output.last_hidden_state).all():
-            raise CheckpointError("expected weights that give finite numbers, got an overflow: they are damaged.")
+        check_finite(output.last_hidden_state)
         return output
 
 

@@ -248,7 +248,7 @@ class EmbeddingModel(Loaded):
         with progress_bar(len(texts), show) as advance:
             steps: Steps[FloatArray] = Steps(self._tokenizing(prefix), compute, advance)
             rows, was_cut, _ = process(texts, steps, batch_size)
-        self._warn_of_cuts(int(was_cut.sum()), len(texts))
+        self.warn_of_cuts(int(was_cut.sum()), len(texts))
         if isinstance(sentences, str):
             return rows[0] if tokens else quantize_embeddings(np.stack(rows), precision, ranges)[0]
         if tokens:
@@ -404,9 +404,10 @@ class EmbeddingModel(Loaded):
         for window in windows:
             texts, cut = texts + len(window.results), cut + int(window.was_cut.sum())
             yield from window.results
-        self._warn_of_cuts(cut, texts)
+        self.warn_of_cuts(cut, texts)
 
-    def _warn_of_cuts(self, cut: int, texts: int) -> None:
+    def warn_of_cuts(self, cut: int, texts: int) -> None:
+        """Log a warning, if texts were cut."""
         if cut:
             logger.warning("%d of %d texts were cut to %d tokens.", cut, texts, self.max_seq_length)
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gte_np.architectures.config import BertConfig
 from gte_np.arguments import check_integers
-from gte_np.errors import InputError
+from gte_np.errors import CheckpointError, InputError
 from gte_np.token_batch import TokenArray, TokenBatch
 
 FloatArray = NDArray[np.float32]
@@ -57,6 +57,13 @@ def _check_rows(rows: ArrayLike, tokens: int) -> TokenArray:
     if array.ndim != 1 or (array[1:] <= array[:-1]).any():
         raise InputError("expected rows to be numbers of tokens in ascending order, each of them once, got others.")
     return np.frombuffer(array.tobytes(), np.int32)
+
+
+def check_finite(values: FloatArray) -> FloatArray:
+    """Return the values. Raise CheckpointError unless all of them are finite."""
+    if not np.isfinite(values).all():
+        raise CheckpointError("expected weights that give finite numbers, got an overflow: they are damaged.")
+    return values
 
 
 class EncoderOutput(NamedTuple):

@@ -41,4 +41,4 @@ class MissingDependencyError(GteError, ImportError):
 
 
 class BackendError(GteError, RuntimeError):
-    """A backend that is installed, and cannot work in this process: it cannot compile, or was forked while it did."""
+    """A backend that is installed, and cannot work in this process: it cannot compile, or start threads, say."""

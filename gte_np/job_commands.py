@@ -52,9 +52,9 @@ def _add_embed(command: Parser) -> None:
     command.add_argument(
         "input",
         nargs="*",
-        default=["-"],
+        default="-",
         help="files that end in .txt (a text a line), .jsonl, .csv, .tsv or .parquet, perhaps with .gz or .zst, "
-        "folders of these, globs, or - for standard input (the default)",
+        "folders of these, globs, or - for standard input (default: %(default)s)",
     )
     command.add_argument(
         "-o",
@@ -67,9 +67,7 @@ def _add_embed(command: Parser) -> None:
     command.add_argument("--input-format", help="txt, jsonl, csv, ...; by default the endings of names tell")
     command.add_argument("--field", "--column", default="text", help="of the text (default: %(default)s)")
     command.add_argument("--id", help="field of the id; by default rows are numbered")
-    command.add_argument(
-        "--keep", action="append", default=[], metavar="FIELD", help="carry a field over; repeatable"
-    )
+    command.add_argument("--keep", action="append", metavar="FIELD", help="carry a field over; may be given again")
     command.add_argument("--no-text", action="store_true", help="leave the texts out of the output")
     command.add_argument(
         "--on-error",
@@ -187,7 +185,7 @@ def _job_options(options: argparse.Namespace) -> Any:
     return JobOptions(
         field=options.field,
         id=options.id,
-        keep=tuple(options.keep),
+        keep=tuple(options.keep or ()),
         input_format=options.input_format,
         with_text=not options.no_text,
         on_error=options.on_error,

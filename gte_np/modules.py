@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.encoder_interface import FloatArray
+from gte_np.encoder_interface import FloatArray, check_finite
 from gte_np.reference.feed_forward import gelu
 from gte_np.similarity import normalize
 
@@ -29,6 +29,7 @@ class Dense:
 
     `weight` is (D', D), `bias` is (D',) or None; `activation` is a key of `ACTIVATIONS`. The bits of a
     result depend on its vector alone, whatever order a BLAS adds in: it adds whole numbers, without rounding.
+    Raises CheckpointError for results that are not finite, which weights give only if they are damaged.
     """
 
     weight: FloatArray
@@ -37,8 +38,10 @@ class Dense:
 
     def __call__(self, vectors: FloatArray) -> FloatArray:
         """(B, D) -> (B, D')."""
-        projected = _product(_split(vectors), self._split_weight)  # (B, D) -> (B, D')
-        return ACTIVATIONS[self.activation](projected if self.bias is None else projected + self.bias)
+        with np.errstate(over="ignore", invalid="ignore"):  # it is seen below
+            projected = _product(_split(vectors), self._split_weight)  # (B, D) -> (B, D')
+            activated = ACTIVATIONS[self.activation](projected if self.bias is None else projected + self.bias)
+        return check_finite(activated)
 
     @cached_property
     def _split_weight(self) -> _SplitRows:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.encoder_interface import FloatArray
+from gte_np.encoder_interface import FloatArray, check_finite
 
 Offsets = NDArray[np.integer]
 
@@ -27,7 +27,8 @@ Offsets = NDArray[np.integer]
 def pool(hidden: FloatArray, offsets: Offsets, modes: Sequence[str]) -> FloatArray:
     """Pool each text in each mode (keys of `POOLING_MODES`), side by side: (N, D) -> (B, D * number of modes).
 
-    `offsets` is (B + 1,), from 0 to N; no text may be empty. Sums are in float64; the result is float32.
+    `offsets` is (B + 1,), from 0 to N; no text may be empty. Sums are in float64; the result is float32. Raises
+    CheckpointError for hidden states that are too large for that.
 
     >>> hidden = np.array([[1, 2], [3, 6], [5, 5]], np.float32)
     >>> pool(hidden, np.array([0, 2, 3]), ["mean"])
@@ -35,7 +36,9 @@ def pool(hidden: FloatArray, offsets: Offsets, modes: Sequence[str]) -> FloatArr
            [5., 5.]], dtype=float32)
     """
     vectors = [POOLING_MODES[mode](hidden, offsets) for mode in modes]  # (N, D) -> (B, D) each
-    return np.concatenate(vectors, axis=1).astype(np.float32, copy=False)  # (B, D * number of modes)
+    with np.errstate(over="ignore"):  # it is seen below
+        pooled = np.concatenate(vectors, axis=1).astype(np.float32, copy=False)  # (B, D * number of modes)
+    return check_finite(pooled)
 
 
 def _cls(hidden: FloatArray, offsets: Offsets) -> FloatArray:

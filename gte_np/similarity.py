@@ -25,11 +25,16 @@ def normalize(x: ArrayLike, p: float = 2, dim: int = -1) -> NDArray[Any]:
     >>> normalize([[3.0, 4.0]])
     array([[0.6, 0.8]])
     """
-    x = as_float(x)
-    if not -x.ndim <= dim < x.ndim:
-        raise InputError(f"expected dim to be an axis of {x.ndim}-dimensional vectors, got {dim}.")
-    norms = np.linalg.norm(x, ord=p, axis=dim, keepdims=True)
-    return x / np.maximum(norms, np.asarray(1e-12, x.dtype))
+    vectors = as_float(x)
+    if not -vectors.ndim <= dim < vectors.ndim:
+        raise InputError(f"expected dim to be an axis of {vectors.ndim}-dimensional vectors, got {dim}.")
+    with np.errstate(over="ignore"):  # of squares; then the vectors are scaled first
+        norms = np.linalg.norm(vectors, ord=p, axis=dim, keepdims=True)
+    if not np.isfinite(norms).all():
+        one = vectors.dtype.type(1)
+        vectors = vectors / np.where(np.isfinite(norms), one, np.abs(vectors).max(axis=dim, keepdims=True))
+        norms = np.linalg.norm(vectors, ord=p, axis=dim, keepdims=True)
+    return vectors / np.maximum(norms, np.asarray(1e-12, vectors.dtype))
 
 
 def cos_sim(a: ArrayLike, b: ArrayLike) -> NDArray[Any]:

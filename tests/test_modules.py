@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gte_np import EmbeddingModel, normalize
+from gte_np import CheckpointError, EmbeddingModel, normalize
 from gte_np.modules import ACTIVATIONS, Dense
 from gte_np.pooling import POOLING_MODES, pool
 from tests.checkpoints import dense_model
@@ -53,6 +53,16 @@ def test_dense_is_more_exact_than_float32(scale: float) -> None:
     expected = x.astype(np.float64) @ module.weight.T.astype(np.float64) + module.bias
     size = np.abs(x).astype(np.float64) @ np.abs(module.weight).T.astype(np.float64) + np.abs(module.bias)
     assert (np.abs(module(x) - expected) / size).max() < 2**-23
+
+
+def test_a_dense_module_that_overflows_is_refused() -> None:
+    module = dense(5, 7)
+    large = np.full((2, 7), 3e38, np.float32)
+    with pytest.raises(CheckpointError, match="expected weights that give finite numbers"):
+        Dense(module.weight * 0 + 2, module.bias, module.activation)(large)
+    with pytest.raises(CheckpointError, match="expected weights that give finite numbers"):
+        Dense(module.weight * 0 - 2, None, "torch.nn.modules.activation.GELU")(large)
+    assert np.isfinite(Dense(module.weight * 0 + np.float32(0.1), None, module.activation)(large)).all()
 
 
 def test_dense_of_zeros_and_of_no_rows() -> None:

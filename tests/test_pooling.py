@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gte_np import CheckpointError
 from gte_np.pooling import POOLING_MODES, pool
 
 DEFINITIONS: dict[str, Callable[[Any], Any]] = {
@@ -38,6 +39,13 @@ def test_mode(mode: str) -> None:
     vectors = pool(HIDDEN, OFFSETS, [mode])
     assert vectors.dtype == np.float32
     assert vectors == pytest.approx(expected(mode), abs=1e-6)
+
+
+def test_a_sum_that_overflows_is_refused() -> None:
+    large = np.full((4, 3), 3e38, np.float32)
+    assert np.isfinite(pool(large, np.array([0, 4]), ["mean"])).all()
+    with pytest.raises(CheckpointError, match="expected weights that give finite numbers"):
+        pool(large, np.array([0, 4]), ["mean_sqrt_len_tokens"])
 
 
 def test_modes_side_by_side() -> None:

@@ -112,6 +112,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "longer": lambda content: content.replace(b"(", b"(1", 1),
     "another dtype": lambda content: content.replace(b"<u4", b"<f4"),
     "objects": lambda content: content.replace(b"'<u4'", b"'|O' "),
+    "a header that does not end": lambda content: content[:20].ljust(len(content), b"("),
+    "an archive": lambda content: b"PK\x03\x04" + content[4:],
     "another end": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
 }
 

@@ -53,6 +53,15 @@ def test_zeros_have_no_direction() -> None:
     assert cos_sim(np.zeros(33), B).tolist() == [[0] * 7]
 
 
+def test_squares_that_overflow() -> None:
+    """The vectors of such numbers have a length, and those beside them keep their bits."""
+    large, small = np.full(33, 3e38, np.float32), B[0].astype(np.float32)
+    vectors = normalize([large, small, -large])
+    assert vectors == pytest.approx(np.stack([normalize(large * np.float32(1e-30)), normalize(small), -vectors[0]]))
+    assert vectors[1].tobytes() == normalize(small).tobytes()
+    assert cos_sim(large, large) == pytest.approx(1)
+
+
 def test_normalize_has_the_arguments_of_torch() -> None:
     assert normalize(A, p=2, dim=1) == pytest.approx(A / np.linalg.norm(A, axis=1)[:, None])
     assert normalize(A, p=1, dim=0) == pytest.approx(A / np.abs(A).sum(axis=0))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gte_np import EmbeddingModel
+from gte_np import BackendError, EmbeddingModel
 from gte_np.kernels.runtime import threads
 from gte_np.kernels.runtime.threads import ThreadPool, available_processors, pool, take_turns
 from tests.programs import run_program
@@ -354,7 +354,7 @@ def test_a_thread_that_cannot_be_started(two: ThreadPool, monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(BackendError, match="start another thread, got: can't start new thread"):
             two.run(lambda number: None, 3)
     two.run(lambda number: None, 2)
     assert len(two._idle) == 1

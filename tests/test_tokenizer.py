@@ -313,6 +313,8 @@ def test_what_is_no_list_of_texts(chinese: Tokenizer, texts: Any, error: type[Ex
             "additional_special_tokens '<s>'",
         ),
         ({"tokenizer_config.json": '{"added_tokens_decoder": 7}', "vocab.txt": "a"}, CheckpointError, "added tokens"),
+        ({"tokenizer_config.json": '{"model_max_length": 1}', "vocab.txt": "a"}, CheckpointError, "at least 2"),
+        ({"tokenizer.json": '{"model": {"type": ["WordPiece"]}}'}, UnsupportedModelError, "not implemented"),
     ],
 )
 def test_files_that_are_broken(

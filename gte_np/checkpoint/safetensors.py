@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from gte_np.checkpoint.mapping import mapping
 from gte_np.errors import CheckpointError
 from gte_np.formats.stored_tensor import NUMPY_DTYPES, StoredTensor
 
@@ -41,7 +42,8 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
         raise CheckpointError(
             f"{path}: expected a complete safetensors file, got: {error}. Download the file again."
         ) from error
-    content = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)  # slices of a memmap are slow to make
+    with mapping(path):
+        content = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)  # slices of a memmap are slow to make
     offset = 8 + int.from_bytes(content[:8].tobytes(), "little")  # the header's length, then the header
     tensors = {}
     for name, (dtype, shape) in headers.items():

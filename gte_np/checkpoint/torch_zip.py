@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_np.checkpoint.mapping import mapping
 from gte_np.errors import CheckpointError
 from gte_np.formats.stored_tensor import NUMPY_DTYPES, StoredTensor
 
@@ -109,7 +110,7 @@ class _Archive:
 
 def _open_archive(path: Path) -> _Archive:
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, mapping(path):
             _check_format(file.read(20))
             members = _list_members(file)
             return _Archive(np.asarray(np.memmap(file, dtype=np.uint8, mode="r")), members)
@@ -129,6 +130,8 @@ def _list_members(file: io.BufferedReader) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
+    except MemoryError:
+        raise
     except Exception as error:  # zipfile has no common error for broken archives
         raise _RefusedError("a whole zip archive", f"a broken one ({_BOUNDED.repr(error)})") from error
     roots = [info.filename.removesuffix("data.pkl") for info in infos if info.filename.endswith("/data.pkl")]

@@ -257,7 +257,7 @@ class _ArrowFormat:
         first = 0
         for table in self.tables(path, None):
             numbers = [number for number in range(len(table)) if first + number in wanted]
-            yield from table.drop_columns([EMBEDDING]).take(numbers).to_pylist()
+            yield from table.drop_columns([EMBEDDING]).take(arrow("Arrow").array(numbers, "int64")).to_pylist()
             first += len(table)
 
     def writer(self, file: IO[bytes], schema: Any) -> Any:

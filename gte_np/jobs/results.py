@@ -34,6 +34,7 @@ class Results:
         self.place = place._replace(format_name=self.settings["format"])
         self.shards: list[Shard] = manifest["shards"]
         self.rows: int = manifest["rows"]
+        self._dtype = np.dtype(manifest["schema"]["dtype"])
         self._files: dict[str, str] = manifest["files"]
 
     @property
@@ -62,7 +63,7 @@ class Results:
     def vectors(self) -> Iterator[NDArray[Any]]:
         """The vectors, (B, W), in the order of the rows, as many at a time as the format gives."""
         for path in self._paths():
-            yield from self.place.format.vectors(path)
+            yield from (np.asarray(block, self._dtype) for block in self.place.format.vectors(path))
 
     def columns(self) -> Iterator[dict[str, Any]]:
         """The other columns, row by row."""

@@ -60,4 +60,6 @@ def stream_job(job: Job, file: IO[bytes], file_format: TextFormat) -> Summary:
             f"expected --ranges FILE with {job.options.precision} on standard output, or -o FILE, beside which the "
             "ranges of the vectors are kept."
         )
-    return JobRun(job, _Stream(job, file, file_format))()
+    summary = JobRun(job, _Stream(job, file, file_format))()
+    job.model.warn_of_cuts(summary.cut, summary.rows)
+    return summary

@@ -264,6 +264,7 @@ def _open(place: Place, settings: Mapping[str, Any], force: bool, stack: ExitSta
         return None
     shards = _resume(place, settings, force)
     place.manifest.unlink(missing_ok=True)
+    stack.enter_context(naming(place.path, place.folder))  # closing a file writes what is left of it
     journal = stack.enter_context((place.folder / JOURNAL).open("ab"))
     workspace = Workspace(place, journal, shards)
     stack.callback(_forget_the_useless, workspace)

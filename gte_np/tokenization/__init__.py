@@ -28,7 +28,7 @@ def read_text_encoder(folder: Path, lowercase_first: bool) -> TextEncoder:
     tokenizer = Fields.of_optional(folder / "tokenizer.json")
     model = tokenizer.values.get("model")
     kind = model.get("type", "WordPiece") if isinstance(model, dict) else "WordPiece"  # vocab.txt is WordPiece's
-    if kind not in TOKENIZERS:
+    if kind not in tuple(TOKENIZERS):  # a list or an object cannot be a key
         raise UnsupportedModelError(
             f"{tokenizer.path}: model with type {kind!r:.80} is not implemented; gte_np implements "
             f"{', '.join(TOKENIZERS)}."

@@ -81,7 +81,7 @@ def read_tokenizer_files(folder: Path, tokenizer: Fields) -> TokenizerFiles:
         do_lower_case=config.boolean("do_lower_case", True),
         strip_accents=config.boolean("strip_accents", None),
         tokenize_chinese_chars=config.boolean("tokenize_chinese_chars", True),
-        model_max_length=config.number("model_max_length", default=1e30),
+        model_max_length=_limit(config),
     )
 
 
@@ -135,6 +135,13 @@ def build_word_piece(files: TokenizerFiles, lowercase_first: bool) -> Tokenizer:
         special_tokens=[(token, backend.token_to_id(token)) for token in (cls_token, sep_token)],
     )
     return backend
+
+
+def _limit(config: Fields) -> float:
+    limit = config.number("model_max_length", default=1e30)
+    if limit < 2:
+        raise config.error("model_max_length", "at least 2, as every text has [CLS] and [SEP]", limit)
+    return limit
 
 
 def _vocab_of_json(tokenizer: Fields) -> dict[str, int]:

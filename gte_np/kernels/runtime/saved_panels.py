@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_np.checkpoint.mapping import mapping
 from gte_np.errors import CheckpointError
 from gte_np.formats import WeightFormat
 
@@ -47,8 +48,11 @@ def map_panels(path: Path, sizes: Sequence[int], fingerprint: bytes) -> list[Wor
     Raises CheckpointError for a file that is damaged, or of other weights.
     """
     try:
-        words: Words = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with mapping(path):
+            words: Words = np.lib.format.open_memmap(path, mode="r")
+    except MemoryError:
+        raise
+    except Exception as error:  # NumPy has no common error for broken headers
         raise _error(path, f"got: {error}") from error
     end = _words_of(fingerprint)
     if words.dtype != "<u4" or words.shape != (sum(sizes) + len(end),):

@@ -18,6 +18,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from gte_np.errors import BackendError
+
 Work = Callable[[int], None]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -109,7 +111,7 @@ class ThreadPool:
     def run(self, work: Work, count: int) -> None:
         """Call work(0) in this thread and work(1) ... work(count - 1) in others, all at once; return after the last.
 
-        An exception of one of them is raised. If not all threads can be had, none begins.
+        An exception of one of them is raised. If not all threads can be had, none begins, and BackendError is raised.
         """
         begin: SimpleQueue[bool] = SimpleQueue()
 
@@ -140,9 +142,19 @@ class ThreadPool:
             jobs = self._idle.pop()
         except IndexError:
             jobs = SimpleQueue()
-            threading.Thread(target=self._work, args=[jobs], name="gte_np", daemon=True).start()
+            self._begin(jobs)
         jobs.put((job, answers))
         return answers
+
+    def _begin(self, jobs: Jobs) -> None:
+        """Begin a thread that does these jobs."""
+        try:
+            threading.Thread(target=self._work, args=[jobs], name="gte_np", daemon=True).start()
+        except RuntimeError as error:
+            raise BackendError(
+                f"expected the system to start another thread, got: {error}. Give the process more memory or "
+                "threads, or the model threads=1."
+            ) from error
 
     def _work(self, jobs: Jobs) -> None:
         """Do the jobs that come, until none comes for too long."""
