@@ -20,6 +20,7 @@ from gte_np.files import naming
 from gte_np.jobs import (
     ON_ERROR,
     ROWS_PER_SHARD,
+    Hit,
     Job,
     JobOptions,
     Place,
@@ -34,6 +35,7 @@ from gte_np.jobs import (
     stream_job,
     verify,
 )
+from gte_np.jobs.rows import ID, TEXT
 from gte_np.ray import Cluster, run_on_ray
 from gte_np.terminal import STANDARD_OUTPUT, Parser, Terminated, load_model, print_json, print_line
 
@@ -289,14 +291,21 @@ def _search(options: argparse.Namespace) -> None:
     if options.json:
         print_json([{"score": round(hit.score, 6), **hit.row} for hit in hits])
         return
-    width = max((len(str(hit.row["id"])) for hit in hits), default=0)
-    for hit in hits:
-        print_line(f"{hit.score:9.4f}  {hit.row['id']!s:<{width}}  {_one_line(hit.row.get('text', ''))}".rstrip())
+    lines = [_cells(hit) for hit in hits]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for cells in lines:
+        print_line("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
 
 
-def _one_line(text: str, most: int = 100) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 3] + "..."
+def _cells(hit: Hit) -> list[str]:
+    """What is printed of a row: its score, its id, the fields that were kept, and the text; what is long is cut."""
+    most = {**dict.fromkeys(hit.row, 40), ID: None, TEXT: 100}
+    return [f"{hit.score:9.4f}", *(_one_line(value, most[name]) for name, value in hit.row.items())]
+
+
+def _one_line(value: object, most: int | None) -> str:
+    line = "" if value is None else " ".join(str(value).split())
+    return line if most is None or len(line) <= most else line[: most - 3] + "..."
 
 
 def _verify(options: argparse.Namespace) -> None:

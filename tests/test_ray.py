@@ -1,4 +1,4 @@
-"""gte_np.ray without Ray: the plain class, how processors are divided, and errors. See tests_ray for the rest."""
+"""gte_np.ray without Ray: the plain class, how processors are divided, and errors. See tests/extras for the rest."""
 
 from __future__ import annotations
 

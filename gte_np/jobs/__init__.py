@@ -19,7 +19,7 @@ An output that is one file is made of the shards in the folder `FILE.parts`, whi
 from gte_np.jobs.job import ON_ERROR, ROWS_PER_SHARD, Job, JobOptions
 from gte_np.jobs.results import Results, model_of
 from gte_np.jobs.run import Progress, Report, Summary, run_job
-from gte_np.jobs.search import search
+from gte_np.jobs.search import Hit, search
 from gte_np.jobs.spread import check_spread
 from gte_np.jobs.stream import stream_format, stream_job
 from gte_np.jobs.verify import verify
@@ -28,6 +28,7 @@ from gte_np.jobs.workspace import Place, reserved
 __all__ = [
     "ON_ERROR",
     "ROWS_PER_SHARD",
+    "Hit",
     "Job",
     "JobOptions",
     "Place",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ class Results:
     def __init__(self, name: str) -> None:
         path = Path(name)
         if not path.exists():
-            raise InputError(f"expected an output of gte-np embed, got {name!r}, which does not exist.")
+            is_begun = Place(path, "", True).folder.exists()
+            came = "is not finished: give the same gte-np embed again" if is_begun else "does not exist"
+            raise InputError(f"expected an output of gte-np embed, got {name!r}, which {came}.")
         place = Place(path, "", not path.is_dir())
         manifest = read_manifest(place)
         self.settings: dict[str, Any] = manifest["settings"]
@@ -37,7 +40,7 @@ class Results:
         self._dtype = np.dtype(manifest["schema"]["dtype"])
         self._files: dict[str, str] = manifest["files"]
 
-    @property
+    @cached_property
     def ranges(self) -> NDArray[np.float32] | None:
         """The ranges of int8 and uint8, (2, D), if there are any."""
         path = self.place.ranges

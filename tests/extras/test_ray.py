@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
+import ray.data
 
 from gte_np import EmbeddingModel, InputError
 from gte_np.jobs import Job, JobOptions, Place, run_job
@@ -22,9 +24,6 @@ from gte_np.jobs.workspace import sha256_of
 from gte_np.ray import Cluster, Embedder, embed_dataset
 from scripts.kill_actors import actors_of
 from tests.checkpoints import small_model
-
-ray = pytest.importorskip("ray")
-pytest.importorskip("ray.data")
 
 TEXTS = [f"happy person {number % 700} " + "today " * (number % 5) for number in range(1000)]
 
