@@ -242,5 +242,5 @@ def test_finished_shards_of_other_inputs(small: EmbeddingModel, inputs: list[str
     shutil.copy(inputs[0], inputs[1] + ".jsonl")
     with pytest.raises(InputError, match="got other rows in shard 4"):
         make_plan(Job(small, [inputs[0], inputs[1] + ".jsonl"], options()), finished)
-    with pytest.raises(InputError, match="got less rows"):
+    with pytest.raises(InputError, match="got fewer rows"):
         make_plan(Job(small, inputs[:1], options()), finished)
