@@ -5,10 +5,11 @@ TARGETS ?=
 
 VENV := .venv
 PARITY_VENV := .venv-parity
+RAY_VENV := .venv-ray
 STORES_VENV := .venv-stores
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
-.PHONY: demo test parity stores targets lint wheel clean
+.PHONY: demo test test-ray parity stores targets lint wheel clean
 
 demo: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
@@ -18,12 +19,16 @@ demo: $(VENV)/ready $(MINILM)
 test: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m pytest
 
+# Jobs on a real Ray, which is large (some 500 MB): it has an environment of its own.
+test-ray: $(RAY_VENV)/ready
+	$(RAY_VENV)/bin/python -m pytest tests/extras/test_ray.py
+
 parity: $(PARITY_VENV)/ready $(MINILM)
 	$(PARITY_VENV)/bin/python -m scripts.parity $(MODEL)
 
 # The snippets of STORES.md, with the stores themselves.
 stores: $(STORES_VENV)/ready $(MINILM)
-	$(STORES_VENV)/bin/python -m pytest tests/test_stores.py
+	$(STORES_VENV)/bin/python -m pytest tests/extras/test_stores.py
 
 # TARGETS='--python "COMMAND"' adds a Python of another processor, perhaps emulated; see scripts/run_targets.py.
 targets: $(VENV)/ready $(MINILM)
@@ -40,7 +45,7 @@ wheel: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.check_wheel dist/*_$$(uname -m).whl
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) $(STORES_VENV) .models build dist *.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(RAY_VENV) $(STORES_VENV) .models build dist *.egg-info
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -53,6 +58,11 @@ $(PARITY_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(PARITY_VENV)
 	$(PARITY_VENV)/bin/python -m pip install --quiet $(TORCH)
 	$(PARITY_VENV)/bin/python -m pip install --quiet --editable ".[parity]"
+	touch $@
+
+$(RAY_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python -m pip install --quiet --editable ".[test,ray]"
 	touch $@
 
 $(STORES_VENV)/ready: pyproject.toml

@@ -196,6 +196,12 @@ class EmbeddingModel(Loaded):
         """The length of a vector: D, unless a Dense module or `truncate_dim` changes it."""
         return self.truncate_dim or self._dimension
 
+    def with_threads(self, threads: int) -> EmbeddingModel:
+        """A copy, which shares the weights, whose calls use at most so many threads; so do its pickles."""
+        twin = copy(self)
+        vars(twin)["bert"] = self.bert.with_threads(threads)
+        return twin
+
     def tokenize(self, texts: Texts) -> TokenBatch:
         """Return the token ids of the texts, cut to `max_seq_length`, and their token counts before that.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import logging
 import os
 import secrets
@@ -27,6 +28,7 @@ logger = logging.getLogger("gte_np")
 # Both take (folder, path, folder, path, flags); a path that is absolute needs no folder.
 _EXCHANGE_FUNCTIONS = {"linux": "renameat2", "darwin": "renameatx_np"}
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+_NAME = 40  # characters of a name that are in the name of what becomes it
 
 
 @contextmanager
@@ -59,6 +61,13 @@ def whole_file(path: Path) -> Iterator[Path]:
             part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed have left of `whole_file(path)`. No other may be writing it."""
+    target = Path(os.path.realpath(path))
+    for leftover in target.parent.glob(f".{glob.escape(target.name[:_NAME])}.*.part"):
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -104,7 +113,7 @@ def naming(name: str | os.PathLike[str], part: Path | None = None) -> Iterator[N
 
 def _beside(path: Path, suffix: str) -> Path:
     """A hidden name that nobody else has, and that is not too long."""
-    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.{suffix}")
+    return path.with_name(f".{path.name[:_NAME]}.{secrets.token_hex(8)}.{suffix}")
 
 
 def _to_disk(path: Path) -> None:

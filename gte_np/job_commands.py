@@ -26,6 +26,7 @@ from gte_np.jobs import (
     Place,
     Progress,
     Results,
+    check_spread,
     model_of,
     reserved,
     run_job,
@@ -35,6 +36,7 @@ from gte_np.jobs import (
     verify,
 )
 from gte_np.jobs.rows import ID, TEXT
+from gte_np.ray import Cluster, run_on_ray
 from gte_np.terminal import STANDARD_OUTPUT, Parser, Terminated, load_model, print_json, print_line
 
 
@@ -85,6 +87,15 @@ def _add_embed(command: Parser) -> None:
     )
     command.add_argument("--cache", type=Path, help="an SQLite file of vectors that are used again, by any job")
     command.add_argument("--force", action="store_true", help="replace an output that is there")
+    command.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="let actors of Ray compute, of the cluster at HOST:PORT or of a new Ray on this machine; each has as "
+        "many threads as --threads says",
+    )
+    command.add_argument("--actors", type=int, help="of --ray; by default one for each node, or as many as have room")
     _add_vector_options(command)
     command.set_defaults(run=_embed)
 
@@ -133,11 +144,14 @@ def _add_verify(command: Parser) -> None:
 
 def _embed(options: argparse.Namespace) -> None:
     _check_not_input(options)
+    _check_ray(options)
     target = _status(options.output, sys.stdout)
     is_standard_output = options.output == "-" or _is_same(target, _status("-", sys.stdout))
     is_device = target is not None and not stat.S_ISREG(target.st_mode) and not stat.S_ISDIR(target.st_mode)
     with _ended_by_sigterm():
         if is_standard_output or is_device:
+            if options.ray is not None:
+                raise InputError(f"expected -o with a file or a folder with --ray, got {options.output!r}.")
             _embed_to_stream(options, None if is_standard_output else Path(options.output))
         else:
             _embed_to_place(options, Place.find(options.output, options.format))
@@ -149,6 +163,14 @@ def _check_not_input(options: argparse.Namespace) -> None:
     for name in options.input:
         if _is_same(target, _status(name, sys.stdin)) and target and stat.S_ISREG(target.st_mode):
             raise InputError(f"expected an output that is not the input, got {name!r} and {options.output!r}.")
+
+
+def _check_ray(options: argparse.Namespace) -> None:
+    """Raise InputError for options that only one process, or only actors, can heed."""
+    if options.ray is None and options.actors is not None:
+        raise InputError("expected --actors with --ray, got it alone: --threads is for one process.")
+    if options.ray is not None:
+        check_spread(options.input, options.cache)
 
 
 def _status(name: str, stream: Any) -> os.stat_result | None:
@@ -167,7 +189,11 @@ def _embed_to_place(options: argparse.Namespace, place: Place) -> None:
     with reserved(place, options.force):  # what cannot be written is told of before the work
         job = Job(load_model(options), options.input, _job_options(options))
         with _progress() as report:
-            summary = run_job(job, place, force=options.force, report=report)
+            if options.ray is None:
+                summary = run_job(job, place, force=options.force, report=report)
+            else:
+                cluster = Cluster(options.ray or None, options.actors, options.threads)
+                summary = run_on_ray(job, place, cluster, force=options.force, report=report)
     print(f"gte-np: {place.path}: {summary}", file=sys.stderr)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import shutil
 import signal
@@ -35,31 +36,7 @@ from gte_np.jobs.input_formats import INPUT_FORMATS
 from gte_np.jobs.inputs import BLOCK
 from gte_np.jobs.workspace import JOURNAL, LOCK, opened_workspace
 from scripts.interrupt_jobs import interrupt, write_job
-
-TEXTS = ["happy person", "北京", "", "today is\na day", "happy person", 'a "quoted", text', "very long " * 90]
-IDS = [f"id-{number}" for number in range(len(TEXTS))]
-YEARS = [2000, None, 2002, 2003, 2004, 2005, 2006]
-
-
-def write_inputs(folder: Path) -> dict[str, Path]:
-    """The same rows in each format; .txt has the texts of one line only."""
-    folder.mkdir(exist_ok=True)
-    rows = [{"body": text, "key": key, "year": year} for text, key, year in zip(TEXTS, IDS, YEARS, strict=True)]
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n\n", "utf-8")
-    for name, separator in (("rows.csv", ","), ("rows.tsv", "\t")):
-        quoted = [
-            separator.join(
-                '"' + str(value if value is not None else "").replace('"', '""') + '"' for value in row.values()
-            )
-            for row in rows
-        ]
-        (folder / name).write_text("\ufeff" + separator.join(rows[0]) + "\r\n" + "\r\n".join(quoted), "utf-8")
-    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet", row_group_size=3)
-    (folder / "rows.jsonl.gz").write_bytes(gzip.compress((folder / "rows.jsonl").read_bytes()))
-    with pa.CompressedOutputStream(str(folder / "rows.csv.zst"), "zstd") as file:
-        file.write((folder / "rows.csv").read_bytes())
-    return {path.name.removeprefix("rows."): path for path in folder.iterdir()}
+from tests.job_inputs import IDS, TEXTS, YEARS, write_inputs
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +114,13 @@ def test_folders_and_globs(small: EmbeddingModel, tmp_path: Path, monkeypatch: p
         assert [(row["id"], row["text"]) for row in rows] == [(0, "one"), (1, "two"), (2, "three")]
 
 
+def parquet_of(text: str) -> bytes:
+    """A Parquet file with a text, as it is."""
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": [text]}), file, compression="none", use_dictionary=False, write_statistics=False)
+    return file.getvalue()
+
+
 WRONG_INPUTS: list[tuple[str, bytes, dict[str, Any], str]] = [
     ("in.jsonl", b'{"text": "a"}\n["b"]', {}, "in.jsonl, line 2: expected a JSON object, got list"),
     ("in.jsonl", b'{"text": "a"}\n\n{"text": "b', {}, "line 3: expected a JSON object, got what cannot be read"),
@@ -159,6 +143,12 @@ WRONG_INPUTS: list[tuple[str, bytes, dict[str, Any], str]] = [
     ("in.txt.gz", gzip.compress(b"text\n" * 99)[:-5], {}, "expected .*in.txt.gz to be a whole .gz file"),
     ("in.txt.zst", b"no zstd", {}, "expected .*in.txt.zst to be a whole .zst file"),
     ("in.parquet", b"PAR1", {}, "expected a whole Parquet file, got in .*in.parquet"),
+    (
+        "in.parquet",
+        parquet_of("Zürich").replace("Zürich".encode(), b"Z\xff\xffrich"),
+        {},
+        "expected a whole Parquet file",
+    ),
     ("in.docx", b"", {}, "expected an input that ends in txt"),
     ("in.txt", b"a", {"keep": ("text",)}, "expected kept columns with names of their own, got 'text'"),
     ("in.txt", b"a", {"keep": ("year",)}, "expected a field 'year', got 'text'"),
@@ -379,8 +369,11 @@ def test_changed_inputs_and_settings_are_told_apart(small: EmbeddingModel, many:
     with pytest.raises(InputError, match="got other rows in shard 1"):
         embed(small, many, output, rows_per_shard=3)
     many.write_text(content[: len(content) // 4], "utf-8")
-    with pytest.raises(InputError, match=r"got (less|other) rows"):
+    with pytest.raises(InputError, match=r"got (fewer|other) rows"):
         embed(small, many, output, rows_per_shard=3)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "out.npy.parts", elsewhere / "out.npy.parts")
+    assert embed(small, many, elsewhere / "out.npy", rows_per_shard=3, force=True).already == 0
     many.write_text(content, "utf-8")
     assert embed(small, many, output, rows_per_shard=3).already == 18
     many.write_text(content + "one more\n", "utf-8")
@@ -424,6 +417,7 @@ def test_a_journal_that_a_kill_has_cut(small: EmbeddingModel, many: Path, tmp_pa
     journal = (output / JOURNAL).read_bytes()
     assert (output / LOCK).exists()
     (output / ".part-000009.npy.0123.part").write_bytes(b"half of it")
+    (output / ".manifest.json.0123.part").write_bytes(b"half of it")
     for length in range(len(journal) - 700, len(journal), 53):
         copy = tmp_path / f"copy-{length}"
         shutil.copytree(output, copy)
@@ -487,7 +481,7 @@ def test_equal_texts_are_computed_once(
 
 
 def test_memory_of_vectors_is_bounded(small: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector_cache, "MEMORY", 4 * 32 * 5)
+    monkeypatch.setattr(vector_cache, "MEMORY", (4 * 32 + 400) * 5)
     recent = vector_cache.RecentVectors(32, None)
     vector = vector_cache.Known(np.zeros(32, np.float32), False)
     for number in range(20):

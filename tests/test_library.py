@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import compileall
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -429,12 +430,12 @@ def test_four_processes_fill_one_empty_cache(
     elsewhere: dict[str, str], tmp_path: Path, small: EmbeddingModel, small_folder: Path
 ) -> None:
     """The one test that compiles: in each process, at the same time."""
-    command = [sys.executable, "-m", "gte_np", "embed", str(small_folder), "-", "--format", "npy"]
+    command = [sys.executable, "-m", "gte_np", "embed", str(small_folder), "-"]
     texts = tmp_path / "texts"
     texts.write_text("".join(f"{text}\n" for text in TEXTS), encoding="utf-8")
     children = []
     for number in range(4):
-        with texts.open() as stdin, (tmp_path / f"{number}.npy").open("wb") as stdout:
+        with texts.open() as stdin, (tmp_path / f"{number}.jsonl").open("wb") as stdout:
             children.append(
                 subprocess.Popen(
                     [*command, "--backend", "numba"],
@@ -451,7 +452,8 @@ def test_four_processes_fill_one_empty_cache(
     assert f"gte-np: {COMPILING}\n" in told
     assert set(told) <= {f"gte-np: {COMPILING}\n", ""}  # a late one may find all there
     for number in range(4):
-        assert np.array_equal(np.load(tmp_path / f"{number}.npy"), small.encode(TEXTS))
+        rows = [json.loads(line) for line in (tmp_path / f"{number}.jsonl").read_text("utf-8").splitlines()]
+        assert np.array_equal(np.array([row["embedding"] for row in rows], np.float32), small.encode(TEXTS))
     files = list((tmp_path / "cache" / "gte_np").iterdir())
     assert sorted(path.name for path in files) == sorted(map(file_name, FUNCTIONS))
     assert all(is_whole(path) for path in files)

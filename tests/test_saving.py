@@ -152,7 +152,9 @@ def test_quantize_on_the_command_line(folder: Path, tmp_path: Path, capsys: pyte
     out = capsys.readouterr().out
     assert out.startswith(f"{saved / INT8.file}: ")
     assert ", int8 (was " in out
-    assert main(["embed", str(saved), str(folder / "config.json"), "-o", str(tmp_path / "vectors.npy")]) == 0
+    texts = tmp_path / "texts.txt"
+    texts.write_text("happy person", "utf-8")
+    assert main(["embed", str(saved), str(texts), "-o", str(tmp_path / "vectors.npy")]) == 0
     assert main(["quantize", str(folder), "--dtype", "bfloat16", "-o", str(tmp_path / "half")]) == 0
     assert EmbeddingModel(tmp_path / "half").bert.dtype == "bfloat16"
     capsys.readouterr()

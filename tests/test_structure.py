@@ -29,6 +29,7 @@ LEVELS = (
     ("embedding_model",),
     ("",),  # the package itself
     ("jobs", "terminal"),
+    ("ray",),
     ("job_commands",),
     ("cli",),
     ("__main__",),

@@ -260,7 +260,7 @@ class Parquet:
                         source, {"row": first}, group, _digest(lines), _share(source, file, first + len(group))
                     )
                     first += len(group)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             raise InputError(f"expected a whole Parquet file, got in {source.label}: {error}") from error
 
     def records(self, chunk: Chunk) -> Iterator[Record]:

@@ -317,9 +317,13 @@ def _arrow_table(schema: Schema, part: Part) -> Any:
     pa = arrow("Arrow")
     fields = _arrow_schema(schema)
     columns = [pa.array(values, fields.field(name).type) for name, values in part.columns.items()]
-    numbers = pa.array(np.ascontiguousarray(part.vectors).reshape(-1))
-    vectors = pa.FixedSizeListArray.from_arrays(numbers, schema.width)
-    return pa.table([*columns, vectors], schema=fields)
+    return pa.table([*columns, arrow_vectors(part.vectors)], schema=fields)
+
+
+def arrow_vectors(vectors: NDArray[Any]) -> Any:
+    """Vectors, (B, W), as a column of lists of one size."""
+    pa = arrow("Arrow")
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), vectors.shape[1])
 
 
 OUTPUT_FORMATS: dict[str, OutputFormat] = {

@@ -17,6 +17,7 @@ from gte_np.encoder_interface import FloatArray
 from gte_np.errors import InputError
 
 MEMORY = 1 << 26  # bytes of the vectors that are remembered
+_OBJECTS = 400  # bytes that the objects of a vector take, about
 _ASKED = 500  # keys in one query
 _WAIT = 60.0  # seconds for another process that writes
 
@@ -35,7 +36,7 @@ class RecentVectors:
     """
 
     def __init__(self, dimension: int, file: SqliteVectors | None) -> None:
-        self._most = MEMORY // (4 * dimension)
+        self._most = MEMORY // (4 * dimension + _OBJECTS)
         self._recent: dict[bytes, Known] = {}
         self._file = file
 

@@ -19,11 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.errors import InputError
-from gte_np.files import naming, whole_file
+from gte_np.files import naming, remove_leftovers, whole_file
 from gte_np.jobs.parts import OUTPUT_FORMATS, OutputFormat, Part, Schema, concatenate, rows_file, write_rows
 from gte_np.jobs.rows import Problem
 
 JOURNAL, MANIFEST, LOCK, RANGES, SKIPPED = "journal.jsonl", "manifest.json", ".lock", "ranges.npy", ".skipped.jsonl"
+
+
+# Settings that are read from a manifest, to make vectors like those of the output.
+_READ_SETTINGS = (
+    *("model", "name_or_path", "dtype", "backend", "pooling", "prompt", "max_seq_length"),
+    *("normalize_embeddings", "truncate_dim", "precision", "format", "with_text"),
+)
 
 
 class Place(NamedTuple):
@@ -45,7 +52,7 @@ class Place(NamedTuple):
         endings = ", ".join(f".{ending}" for ending in OUTPUT_FORMATS)
         if is_file and path.is_dir():
             raise InputError(f"expected a file to write to, got the folder {name!r}.")
-        if not is_file and (path.is_file() or (suffix and not path.is_dir() and not name.endswith("/"))):
+        if not is_file and (path.is_file() or (suffix and not path.is_dir() and not name.endswith(("/", os.sep)))):
             raise InputError(f"expected an output file that ends in {endings}, or a folder, as NAME/, got {name!r}.")
         if is_file and format_name not in (None, suffix):
             raise InputError(f"expected an output file that ends in .{format_name}, or a folder, got {name!r}.")
@@ -213,16 +220,27 @@ def read_manifest(place: Place) -> dict[str, Any]:
     try:
         manifest = json.loads(place.manifest.read_text("utf-8"))
         settings, shards = manifest["settings"], [Shard(**shard) for shard in manifest["shards"]]
+        _check_manifest(manifest, shards)
     except FileNotFoundError as error:
         raise InputError(
             f"expected an output of gte-np embed, got {str(place.path)!r} without its manifest: it is not finished, "
             "or was not made by it."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"expected the manifest of a job in {str(place.manifest)!r}, got: {error!r:.200}."
         ) from error
     return manifest | {"settings": settings, "shards": shards}
+
+
+def _check_manifest(manifest: dict[str, Any], shards: list[Shard]) -> None:
+    """Raise TypeError or KeyError for what a job has not written."""
+    numbers = [number for shard in shards for number in (shard.number, shard.rows, shard.skipped)]
+    if not all(type(number) is int for number in (manifest["rows"], *numbers)):
+        raise TypeError("numbers of rows that are no numbers")
+    for part, names in (("settings", _READ_SETTINGS), ("schema", ("kinds", "dtype", "width")), ("files", ())):
+        for name in names:
+            manifest[part][name]
 
 
 @contextmanager
@@ -271,6 +289,12 @@ def _open(place: Place, settings: Mapping[str, Any], force: bool, stack: ExitSta
     return workspace
 
 
+def discard(place: Place) -> None:
+    """Forget the shards of an unfinished job."""
+    with _locked(place):
+        _clear(place)
+
+
 def _forget_the_useless(workspace: Workspace) -> None:
     """Remove the journal of a job that has finished no shard."""
     if not workspace.shards and not workspace.place.manifest.exists():
@@ -310,10 +334,9 @@ def _locked(place: Place) -> Iterator[None]:
 
 def _resume(place: Place, settings: Mapping[str, Any], force: bool) -> list[Shard]:
     """The finished shards by the journal, which is begun if it is not there or is to be replaced."""
-    for leftover in place.folder.glob(".*.part"):
-        leftover.unlink()
+    clean_up(place)
     entries = _read_journal(place.folder / JOURNAL)
-    if entries and force and _differences(entries[0], settings):
+    if entries and force and differences(entries[0], settings):
         entries = []
     if not entries:
         _clear(place)
@@ -322,6 +345,14 @@ def _resume(place: Place, settings: Mapping[str, Any], force: bool) -> list[Shar
         return []
     _compare(place, entries[0], settings)
     return [Shard(**entry) for entry in entries[1:]]
+
+
+def clean_up(place: Place) -> None:
+    """Remove what processes that were killed had begun to write."""
+    for leftover in place.folder.glob(".*.part"):
+        leftover.unlink(missing_ok=True)
+    for path in (place.path, rows_file(place.path), place.skipped, place.ranges, place.manifest):
+        remove_leftovers(path)
 
 
 def _clear(place: Place) -> None:
@@ -349,15 +380,15 @@ def _append(journal: IO[bytes], entry: Mapping[str, Any]) -> None:
     os.fsync(journal.fileno())
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The names of settings that are not the same. A model is known by its hash, wherever it is."""
-    return [name for name in {**old, **new} if old.get(name) != new.get(name) and name != "name_or_path"]
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The settings that are not the same, in words. A model is known by its hash, wherever it is."""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name) and name != "name_or_path"]
+    return "; ".join(f"{name} was {old.get(name)!r:.80} and is {new.get(name)!r:.80}" for name in names)
 
 
 def _compare(place: Place, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    names = _differences(old, new)
-    if names:
-        changes = "; ".join(f"{name} was {old.get(name)!r:.80} and is {new.get(name)!r:.80}" for name in names)
+    changes = differences(old, new)
+    if changes:
         raise InputError(
             f"expected the settings that {str(place.path)!r} was begun with, got others: {changes}. Give another "
             "output, or --force to begin anew."

@@ -2,6 +2,7 @@
 
     make test                                                    # a bounded part of it, the same in every run
     python -m tests.fuzz checkpoints --calls 10000 --seed 1      # damaged models
+    python -m tests.fuzz inputs --calls 10000                    # damaged inputs of jobs
     python -m tests.fuzz texts --calls 2000                      # batches of fifty texts
     python -m tests.fuzz callers --seconds 60                    # threads that encode while others load models
     python -m tests.fuzz checkpoints --seed 1 --first 123 --calls 1    # one call again
@@ -13,6 +14,6 @@ before. `children` runs them in processes of their own, whose memory and time ar
 tests here, `test_*.py`, use both. With FUZZ=long in the environment they draw other examples, and many. What was
 found once is kept, as an @example or in `corpus`, as FORM/CASE/PATH: a file that takes the place of PATH in a model.
 
-To fuzz another kind of input, such as the files of a job, add a function that damages it to `damage.BY_SUFFIX`, a
-kind to `kinds.KINDS`, and files that failed to `corpus`.
+To fuzz another kind of input, add a function that damages it to `damage.BY_SUFFIX`, a kind to `kinds.KINDS`, and
+files that failed to `corpus`.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -18,12 +19,14 @@ from typing import Any
 import numpy as np
 
 from gte_np import EmbeddingModel, GteError
+from gte_np.jobs import Job, JobOptions, Place, Results, run_job, verify
 from gte_np.kernels.runtime.threads import pool
 from scripts.fetch_minilm import FOLDER
 from tests.checkpoints import SMALL_VOCAB, small_model
-from tests.fuzz.damage import damaged_files
+from tests.fuzz.damage import damaged_bytes, damaged_files
 from tests.fuzz.memory import growth_limited, open_files, resident
 from tests.fuzz.models import FORMS, TEXTS, files_of, write_changed, write_chinese, write_english, write_forms
+from tests.job_inputs import write_inputs
 from tests.texts import generated
 
 
@@ -99,6 +102,52 @@ def check_model(folder: Path, backend: str) -> None:
         raise WrongAnswerError(f"{vectors.dtype} {vectors.shape}")
     if not np.isfinite(vectors).all():
         raise WrongAnswerError("vectors that are not finite")
+
+
+# --- inputs of jobs -----------------------------------------------------------------------------------------------
+
+
+class Inputs(Kind):
+    """A job over a damaged input gives the vectors of the rows that it reads, or is refused by a GteError."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._inputs = {path.name: path.read_bytes() for path in sorted((folder / "inputs").iterdir())}
+
+    @staticmethod
+    def write(folder: Path) -> None:
+        """Write an input in each format, and a model."""
+        write_inputs(folder / "inputs")
+        small_model(folder / "model")
+
+    def warm_up(self) -> None:
+        """Do a job for each format."""
+        self._model = EmbeddingModel(self.folder / "model", backend="numba", threads=2)
+        for name, content in self._inputs.items():
+            self._outcome(name, content, "fail")
+
+    def call(self, random: Random) -> Mapping[str, int]:
+        """Damage an input, then do a job."""
+        name = random.choice(sorted(self._inputs))
+        content = self._inputs[name]
+        for _ in range(random.choice((1, 1, 2, 5))):
+            content = damaged_bytes(random, content)
+        return {self._outcome(name, content, random.choice(("fail", "skip"))): 1}
+
+    def _outcome(self, name: str, content: bytes, on_error: str) -> str:
+        source, output = self.folder / f"damaged-{name}", self.folder / "out.npy"
+        source.write_bytes(content)
+        options = JobOptions(field="body", id="key", keep=("year",), rows_per_shard=3, on_error=on_error)
+        try:
+            run_job(Job(self._model, [str(source)], options), Place.find(str(output), None), force=True)
+        except GteError as error:
+            if "\n" in str(error):
+                raise WrongAnswerError(f"expected an error of one line, got {error}") from error
+            return f"{name}: refused by {type(error).__name__}"
+        finally:
+            shutil.rmtree(self.folder / "out.npy.parts", ignore_errors=True)
+        verify(Results(str(output)), self._model)
+        return f"{name}: verified"
 
 
 # --- texts --------------------------------------------------------------------------------------------------------
@@ -382,6 +431,7 @@ class Repeated(Kind):
 
 KINDS: Mapping[str, type[Kind]] = {
     "checkpoints": Checkpoints,
+    "inputs": Inputs,
     "texts": Texts,
     "pressure": Pressure,
     "loading-pressure": LoadingPressure,

@@ -36,6 +36,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs fork or signal
         pytest.param("pressure", 30, ["answered", "ended by MemoryError"], marks=LINUX),
         pytest.param("loading-pressure", 60, ["answered", "ended by MemoryError"], marks=LINUX),
         pytest.param("alarms", 200, ["answered", "ended by AlarmError", "ended by KeyboardInterrupt"], marks=POSIX),
+        ("inputs", 150, ["rows.csv: verified", "rows.parquet: refused by InputError"]),
         ("deaths", 20, ["ended by AlarmError"]),
         pytest.param("forks", 20, ["answered"], marks=POSIX),
         ("repeated", 600, ["encoded", "refused", "loaded int8"]),

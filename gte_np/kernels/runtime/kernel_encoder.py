@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,12 @@ class KernelEncoder:
         self.weights.load(weights, self.threads)
         self._run_program = function(f"encode_{self.weights.format.name}", target, arguments=5)
         self._idle: list[Workspace] = []
+
+    def with_threads(self, threads: int) -> KernelEncoder:
+        """An encoder with the same weights, which are shared, whose calls use at most so many threads."""
+        twin = copy(self)
+        twin.threads, twin._idle = threads, []  # a workspace has room for as many threads as its encoder uses
+        return twin
 
     def __call__(self, inputs: EncoderInput, *, keep_layers: bool = False) -> EncoderOutput:
         """Run all layers on the batch; the contract is `gte_np.encoder_interface.Encoder`."""
