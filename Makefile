@@ -67,7 +67,7 @@ $(RAY_VENV)/ready: pyproject.toml
 
 $(STORES_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(STORES_VENV)
-	$(STORES_VENV)/bin/python -m pip install --quiet --editable ".[stores]" pytest
+	$(STORES_VENV)/bin/python -m pip install --quiet --no-compile --editable ".[stores]" pytest
 	touch $@
 
 $(MINILM): $(VENV)/ready
