@@ -49,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _flush_output()
     except BrokenPipeError:  # the reader, such as head, has enough
         return 0
-    except Terminated:
-        print("gte-np: terminated", file=sys.stderr)
+    except Terminated as error:
+        print(f"gte-np: terminated{error}", file=sys.stderr)
         return 143
-    except KeyboardInterrupt:
-        print("gte-np: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"gte-np: interrupted{error}", file=sys.stderr)
         return 130
     except (GteError, OSError, MemoryError) as error:
         print(f"gte-np: error: {_one_line(error)}", file=sys.stderr)

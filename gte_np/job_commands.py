@@ -188,13 +188,22 @@ def _is_same(first: os.stat_result | None, second: os.stat_result | None) -> boo
 def _embed_to_place(options: argparse.Namespace, place: Place) -> None:
     with reserved(place, options.force):  # what cannot be written is told of before the work
         job = Job(load_model(options), options.input, _job_options(options))
-        with _progress() as report:
+        with _progress() as report, _saying_how_to_go_on():
             if options.ray is None:
                 summary = run_job(job, place, force=options.force, report=report)
             else:
                 cluster = Cluster(options.ray or None, options.actors, options.threads)
                 summary = run_on_ray(job, place, cluster, force=options.force, report=report)
-    print(f"gte-np: {place.path}: {summary}", file=sys.stderr)
+    skipped = f"; {place.skipped_hint} tells which were skipped" if summary.skipped else ""
+    print(f"gte-np: {place.path}: {summary}{skipped}", file=sys.stderr)
+
+
+@contextmanager
+def _saying_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise type(error)("; the same command goes on from here") from error
 
 
 def _embed_to_stream(options: argparse.Namespace, device: Path | None) -> None:

@@ -530,7 +530,7 @@ def test_the_commands(small_folder: Path, inputs: dict[str, Path], tmp_path: Pat
     assert said.out == ""
     assert said.err.startswith(f"gte-np: {output}: 7 texts: 1 repeated, 1 cut, 0 skipped; ")
     assert main(["embed", str(small_folder), str(inputs["csv"]), *options]) == 0
-    assert "7 texts (7 of them done before)" in capsys.readouterr().err
+    assert "7 texts, all of them done before" in capsys.readouterr().err
     assert main(["search", output, "北京", "-k", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["1.0000", "id-1", "北京"]  # and no year, which is padded

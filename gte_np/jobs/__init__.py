@@ -8,7 +8,7 @@ by many processes), `stream` (to standard output), `results` (a finished output)
 An input is divided into *chunks* of records, each of which becomes a *shard* of the output: one or more files that
 are written whole. A line of the journal names a shard that is finished; when all are, the manifest takes its place.
 
-    corpus.jsonl   [ rows 0 .. 4095 | rows 4096 .. 8191 | rows 8192 .. 9999 ]      chunks
+    corpus.jsonl   [ rows 0 .. 2047 | rows 2048 .. 4095 | rows 4096 .. 4999 ]      chunks
                           |                  |                   |
     vectors/         part-000000.npy   part-000001.npy     part-000002.npy         shards, each with its .rows.jsonl
                      journal.jsonl, and in the end manifest.json

@@ -24,7 +24,7 @@ from gte_np.jobs.workspace import Place, Shard, write_shard_files
 from gte_np.pipeline import Processed
 
 ON_ERROR = ("fail", "skip")
-ROWS_PER_SHARD = 4096
+ROWS_PER_SHARD = 2048
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,14 @@ class Summary(NamedTuple):
     seconds: float
 
     def __str__(self) -> str:
+        texts = f"{self.rows} text{'s' if self.rows != 1 else ''}"
         done = self.rows - self.already
+        if self.rows and not done:
+            return f"{texts}, all of them done before; {self.seconds:.1f} s"
         before = f" ({self.already} of them done before)" if self.already else ""
         counts = f"{self.repeated} repeated, {self.cut} cut, {self.skipped} skipped"
         speed = f"{done / self.seconds:.0f} texts/s, {self.tokens / self.seconds:.0f} tokens/s"
-        return f"{self.rows} texts{before}: {counts}; {self.seconds:.1f} s, {speed}"
+        return f"{texts}{before}: {counts}; {self.seconds:.1f} s, {speed}"
 
     def plus(self, other: Summary) -> Summary:
         """What two runs did together."""

@@ -85,6 +85,11 @@ class Place(NamedTuple):
         """Where the skipped rows of a single file are in the end."""
         return self.path.with_name(self.path.name + SKIPPED)
 
+    @property
+    def skipped_hint(self) -> str:
+        """Where the skipped rows of an output are in the end, for people."""
+        return str(self.skipped if self.is_file else self.path / f"*{SKIPPED}")
+
     def _beside(self, name: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{name}") if self.is_file else self.path / name
 
