@@ -25,6 +25,7 @@ from tests.checkpoints import small_model
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")
+pytestmark = pytest.mark.filterwarnings("default")  # Ray warns of what it deprecates in itself
 
 TEXTS = [f"happy person {number % 700} " + "today " * (number % 5) for number in range(1000)]
 
