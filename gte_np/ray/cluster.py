@@ -129,9 +129,9 @@ def connected(cluster: Cluster) -> Iterator[Pool]:
             )
         yield pool
     except ray.exceptions.RayError as error:
-        lines = str(error).strip().splitlines() or [""]
+        reason = (str(error).strip().splitlines() or [""])[-1]  # what comes before are places in Ray
         raise InputError(
-            f"expected Ray to run the actors of the job, got {type(error).__name__}: {lines[0]} ... {lines[-1]} The "
+            f"expected Ray to run the actors of the job, got {type(error).__name__}: {reason} The "
             "shards that are finished are kept: the same command goes on."
         ) from error
     finally:
