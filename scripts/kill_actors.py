@@ -18,7 +18,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 from scripts.fetch_minilm import FOLDER as MINILM
-from scripts.interrupt_jobs import _digests as digests
+from scripts.interrupt_jobs import digests
 from tests.checkpoints import pooling_flags, write_config, write_modules, write_weights
 
 ACTOR = "ray::MapWorker(MapBatches(ShardWorker)"  # as Ray names the process of an actor

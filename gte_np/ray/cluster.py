@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -128,9 +129,9 @@ def connected(cluster: Cluster) -> Iterator[Pool]:
             )
         yield pool
     except ray.exceptions.RayError as error:
-        lines = str(error).strip().splitlines() or [""]
+        reason = (str(error).strip().splitlines() or [""])[-1]  # what comes before are places in Ray
         raise InputError(
-            f"expected Ray to run the actors of the job, got {type(error).__name__}: {lines[0]} ... {lines[-1]} The "
+            f"expected Ray to run the actors of the job, got {type(error).__name__}: {reason} The "
             "shards that are finished are kept: the same command goes on."
         ) from error
     finally:
@@ -149,8 +150,9 @@ def _connect(ray: Any, cluster: Cluster) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     before = signal.getsignal(signal.SIGTERM)
     try:
+        _check_reachable(address)
         ray.init(address=address, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"expected a Ray cluster at {address}, got: {error} `ray start --head` begins one, and --ray without an "
             "address needs none."
@@ -158,6 +160,13 @@ def _connect(ray: Any, cluster: Cluster) -> None:
     finally:
         if signal.getsignal(signal.SIGTERM) is not before:  # Ray has put its own in place, in the main thread
             signal.signal(signal.SIGTERM, before)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nobody listens at an address: Ray would try again for minutes."""
+    host, _, port = address.rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _on_actors(order: Order, shards: list[Planned], pool: Pool) -> Iterator[Done]:

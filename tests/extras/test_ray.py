@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,11 +18,13 @@ import ray
 import ray.data
 
 from gte_np import EmbeddingModel, InputError
-from gte_np.jobs import Job, JobOptions, Place, run_job
+from gte_np.jobs import Job, JobOptions, Place, Results, run_job
 from gte_np.jobs.workspace import sha256_of
 from gte_np.ray import Cluster, Embedder, embed_dataset
 from scripts.kill_actors import actors_of
 from tests.checkpoints import small_model
+
+pytestmark = pytest.mark.filterwarnings("default")  # Ray warns of what it deprecates in itself
 
 TEXTS = [f"happy person {number % 700} " + "today " * (number % 5) for number in range(1000)]
 
@@ -182,8 +183,7 @@ def test_a_dataset(model: EmbeddingModel, tmp_path: Path) -> None:
     assert not (tmp_path / "out.dataset").exists()
     vectors = np.concatenate([np.load(path) for path in sorted((tmp_path / "out").glob("*.npy"))])
     assert np.array_equal(vectors, model.encode(TEXTS))
-    rows = [json.loads(line) for path in sorted((tmp_path / "out").glob("*.rows.jsonl")) for line in path.open("rb")]
-    assert [row["n"] for row in rows] == list(range(1000))
+    assert [row["n"] for row in Results(str(tmp_path / "out")).columns()] == list(range(1000))
     assert embed_dataset(dataset, model, tmp_path / "out", options, cluster=cluster).already == 1000
     with pytest.raises(InputError, match="other rows in shard"):
         embed_dataset(dataset.filter(lambda row: row["n"] != 5), model, tmp_path / "out", options, cluster=cluster)
