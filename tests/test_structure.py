@@ -29,7 +29,8 @@ LEVELS = (
     ("embedding_model",),
     ("",),  # the package itself
     ("jobs", "terminal"),
-    ("job_commands",),
+    ("serve",),
+    ("job_commands", "serve_command"),
     ("cli",),
     ("__main__",),
 )
