@@ -16,7 +16,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from gte_np.embedding_model import EmbeddingModel
@@ -26,7 +26,7 @@ from gte_np.serve.metrics import CONTENT_TYPE, Metrics
 from gte_np.serve.openai_routes import OpenAIInterface
 from gte_np.serve.openapi import description
 from gte_np.serve.options import Limits, of_environment
-from gte_np.serve.page import read_page
+from gte_np.serve.page import page
 from gte_np.serve.problems import METHOD, NOT_FOUND, RequestError
 from gte_np.serve.requests import Door
 from gte_np.serve.served_model import ServedModel
@@ -64,7 +64,7 @@ def create_app(models: Mapping[str, EmbeddingModel], limits: Limits | None = Non
 
     async def root(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
-            return HTMLResponse(read_page("page.html"), headers={"Vary": "Accept"})
+            return page("page.html")
         return await first.health(request)
 
     async def answer_metrics(request: Request) -> Response:
@@ -100,7 +100,7 @@ def _documents(names: list[str]) -> list[BaseRoute]:
         return json_response(description(names))
 
     async def docs(request: Request) -> Response:
-        return HTMLResponse(read_page("docs.html"))
+        return page("docs.html")
 
     return [Route("/openapi.json", openapi, methods=["GET"]), Route("/docs", docs, methods=["GET"])]
 
