@@ -102,7 +102,7 @@ def serving(options: Any) -> Iterator[int]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
-            yield int(process.stderr.readline().rpartition(":")[2])
+            yield next(int(line.rpartition(":")[2]) for line in process.stderr if "serving at" in line)
         finally:
             process.terminate()
 

@@ -411,8 +411,17 @@ def test_description(client: TestClient) -> None:
         for method in operations:
             answer = client.request(method, path.replace("{name}", "small"))
             assert answer.status_code == (415 if method == "post" else 200), path
+        assert all(operation["security"] == [] for operation in operations.values())
     names = description["components"]["schemas"]["EmbeddingsRequest"]["properties"]["model"]["anyOf"][0]["enum"]
     assert names[0] == "small"
+
+
+def test_description_of_a_server_with_a_key(two: TestClient) -> None:
+    paths = two.get("/openapi.json").json()["paths"]
+    for path, operations in paths.items():
+        is_open = path in ("/health", "/ping", "/metrics")
+        assert all(bool(facts["security"]) != is_open for method, facts in operations.items() if path != "/")
+    assert [bool(paths["/"][method]["security"]) for method in ("get", "post")] == [False, True]
 
 
 def test_limits_that_cannot_be() -> None:

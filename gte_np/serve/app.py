@@ -24,8 +24,8 @@ from gte_np.errors import InputError
 from gte_np.serve.interface import json_response
 from gte_np.serve.metrics import CONTENT_TYPE, Metrics
 from gte_np.serve.openai_routes import OpenAIInterface
-from gte_np.serve.openapi import description
-from gte_np.serve.options import Limits, of_environment
+from gte_np.serve.openapi import Served, description
+from gte_np.serve.options import MOST_INPUTS, Limits, of_environment
 from gte_np.serve.page import page
 from gte_np.serve.problems import METHOD, NOT_FOUND, RequestError
 from gte_np.serve.requests import Door
@@ -62,7 +62,11 @@ def create_app(models: Mapping[str, EmbeddingModel], limits: Limits | None = Non
     interfaces = [TeiInterface(model, limits, door, metrics) for model in served]
     first = interfaces[0]
 
+    embed = first.guarded(first.embed)
+
     async def root(request: Request) -> Response:
+        if request.method == "POST":
+            return await embed(request)
         if "text/html" in request.headers.get("accept", ""):
             return page("page.html")
         return await first.health(request)
@@ -82,10 +86,9 @@ def create_app(models: Mapping[str, EmbeddingModel], limits: Limits | None = Non
             model.scheduler.close()
 
     routes: list[BaseRoute] = [
-        Route("/", root, methods=["GET"]),
-        Route("/", first.guarded(first.embed), methods=["POST"]),
+        Route("/", root, methods=["GET", "POST"]),
         Route("/metrics", answer_metrics, methods=["GET"]),
-        *_documents([model.name for model in served]),
+        *_documents(_described(served, limits)),
         *openai.routes(),
         *first.routes(),
         *(Mount(f"/models/{interface.served.name}", routes=interface.routes()) for interface in interfaces),
@@ -95,14 +98,25 @@ def create_app(models: Mapping[str, EmbeddingModel], limits: Limits | None = Non
     return app
 
 
-def _documents(names: list[str]) -> list[BaseRoute]:
+def _documents(described: Served) -> list[BaseRoute]:
     async def openapi(request: Request) -> Response:
-        return json_response(description(names))
+        return json_response(description(described))
 
     async def docs(request: Request) -> Response:
         return page("docs.html")
 
     return [Route("/openapi.json", openapi, methods=["GET"]), Route("/docs", docs, methods=["GET"])]
+
+
+def _described(served: list[ServedModel], limits: Limits) -> Served:
+    return Served(
+        [model.name for model in served],
+        sorted(served[0].model.prompts),
+        min(model.model.get_sentence_embedding_dimension() for model in served),
+        min(limits.max_client_batch_size, MOST_INPUTS),
+        limits.allow_token_ids,
+        limits.api_key is not None,
+    )
 
 
 def _problem_of(error: Exception) -> RequestError:

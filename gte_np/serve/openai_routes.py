@@ -55,6 +55,7 @@ class OpenAIInterface(Interface):
         served = self._named(fields.get("model", str, "a string"))
         inputs = self.inputs(fields, "input", min(self.limits.max_client_batch_size, MOST_INPUTS))
         encode = _base64 if fields.choice("encoding_format", ENCODINGS) == "base64" else _floats
+        fields.get("user", str, "a string")
         dimension = fields.get("dimensions", int, "an integer")
         served.check_dimension(dimension, "dimensions")
         reading, task = Reading(self.limits.auto_truncate), Task(dimension=dimension)

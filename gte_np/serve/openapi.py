@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from gte_np import __version__
 from gte_np.serve.options import MOST_INPUTS
 
 Schema = dict[str, Any]
 
+
+class Served(NamedTuple):
+    """What of a server its description depends on: the names of its models, the prompts of the first, its limits."""
+
+    names: list[str]
+    prompts: list[str]
+    dimension: int
+    most_inputs: int
+    takes_ids: bool
+    needs_key: bool
+
+
 _STRING: Schema = {"type": "string"}
 _ERROR_TYPES = ("Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty", "Unauthorized")
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _NULL: Schema = {"type": "null"}
+_FLAG: Schema = {"type": "boolean"}
+_DIRECTIONS = ("right", "left", "Right", "Left")
 _IDS: Schema = {"type": "array", "items": _COUNT, "minItems": 1}
 _VECTOR: Schema = {"type": "array", "items": {"type": "number"}}
 _TEXT: Schema = {"type": "string", "minLength": 1}
@@ -40,45 +54,7 @@ def _inputs(*shapes: Schema) -> Schema:
     return {"anyOf": list(shapes)}
 
 
-_INPUTS = _inputs(
-    {**_TEXT, "description": "A text"},
-    {**_IDS, "description": "Its token ids, with --allow-token-ids"},
-    _list(_inputs(_TEXT, _IDS), minItems=1, description="Texts"),
-)
-_READING: dict[str, Schema] = {
-    "truncate": _or_null({"type": "boolean"}, "Cut texts that are too long; by default as --auto-truncate says"),
-    "truncation_direction": _or_null(
-        {"enum": ["right", "left", "Right", "Left"]}, "Where texts are cut: at their end, or their beginning"
-    ),
-    "prompt_name": _or_null(_STRING, "A prompt of the model, which goes before each text"),
-}
-_DIMENSIONS = _or_null({"type": "integer", "minimum": 1}, "How many dimensions are kept, the first ones")
-
-_SCHEMAS: dict[str, Schema] = {
-    "EmbedRequest": _object(
-        "inputs",
-        inputs=_INPUTS,
-        normalize=_or_null({"type": "boolean"}, "Whether vectors have length 1", default=True),
-        dimensions=_DIMENSIONS,
-        **_READING,
-    ),
-    "EmbedAllRequest": _object("inputs", inputs=_INPUTS, **_READING),
-    "SimilarityRequest": _object(
-        "inputs",
-        inputs=_object("source_sentence sentences", source_sentence=_TEXT, sentences=_list(_TEXT, minItems=1)),
-        parameters=_or_null(_object("", **_READING) | {"required": []}, "How texts are read"),
-    ),
-    "TokenizeRequest": _object(
-        "inputs",
-        inputs=_inputs(_STRING, _list(_STRING, minItems=1)),
-        add_special_tokens=_or_null({"type": "boolean"}, "Whether [CLS] and [SEP] are among them", default=True),
-        prompt_name=_READING["prompt_name"],
-    ),
-    "DecodeRequest": _object(
-        "ids",
-        ids=_inputs(_IDS, _list(_IDS, minItems=1)),
-        skip_special_tokens=_or_null({"type": "boolean"}, "Whether [CLS] and its like are left out", default=True),
-    ),
+_ANSWERS: dict[str, Schema] = {
     "Token": _object(
         "id text special start stop",
         id=_COUNT,
@@ -112,15 +88,6 @@ _SCHEMAS: dict[str, Schema] = {
         "error error_type",
         error=_STRING,
         error_type={"enum": list(_ERROR_TYPES)},
-    ),
-    "EmbeddingsRequest": _object(
-        "input",
-        input=_INPUTS,
-        encoding_format=_or_null(
-            {"enum": ["float", "base64"]}, "Numbers, or base64 of little-endian float32", default="float"
-        ),
-        dimensions=_DIMENSIONS,
-        user=_or_null(_STRING, "Not used"),
     ),
     "Embeddings": _object(
         "object data model usage",
@@ -169,12 +136,69 @@ _OPENAI_REFUSALS = {status: about for status, about in _REFUSALS.items() if stat
 }
 
 
-def description(names: list[str]) -> Schema:
-    """The description of a server of models of these names."""
+def _requests(served: Served) -> dict[str, Schema]:
+    """What can be sent to a server: prompts, names and dimensions of its models, and ids if they are allowed."""
+    text, ids = {**_TEXT, "description": "A text"}, {**_IDS, "description": "Its token ids"}
+    one = [text, ids] if served.takes_ids else [text]
+    inputs = _inputs(*one, _list(_inputs(*one), minItems=1, maxItems=served.most_inputs))
+    dimensions = _or_null(
+        {"type": "integer", "minimum": 1, "maximum": served.dimension}, "How many are kept, the first"
+    )
+    prompt_name = _or_null({"enum": served.prompts}, "A prompt of the model, which goes before each text")
+    reading = {
+        "truncate": _or_null(_FLAG, "Cut texts that are too long; by default as --auto-truncate says"),
+        "truncation_direction": _or_null(
+            {"enum": list(_DIRECTIONS)}, "Where texts are cut: at the end, or the beginning"
+        ),
+        "prompt_name": prompt_name,
+    }
+    normalize = _or_null(_FLAG, "Whether vectors have length 1", default=True)
+    texts = _list(_TEXT, minItems=1, maxItems=served.most_inputs - 1)
+    parameters = _object("", **reading)
+    return {
+        "EmbedRequest": _object("inputs", inputs=inputs, normalize=normalize, dimensions=dimensions, **reading),
+        "EmbedAllRequest": _object("inputs", inputs=inputs, **reading),
+        "SimilarityRequest": _object(
+            "inputs",
+            inputs=_object("source_sentence sentences", source_sentence=_TEXT, sentences=texts),
+            parameters=_or_null(parameters, "How texts are read"),
+        ),
+        "TokenizeRequest": _object(
+            "inputs",
+            inputs=_inputs(_STRING, _list(_STRING, minItems=1, maxItems=served.most_inputs)),
+            add_special_tokens=_or_null(_FLAG, "Whether [CLS] and [SEP] are among them", default=True),
+            prompt_name=prompt_name,
+        ),
+        "DecodeRequest": _object(
+            "ids",
+            ids=_inputs(_IDS, _list(_IDS, minItems=1, maxItems=served.most_inputs)),
+            skip_special_tokens=_or_null(_FLAG, "Whether [CLS] and its like are left out", default=True),
+        ),
+        "EmbeddingsRequest": _object(
+            "input",
+            input=inputs,
+            model=_or_null({"enum": [*served.names, TEI]}, "A model that is served; by default the first"),
+            encoding_format=_or_null(
+                {"enum": ["float", "base64"]}, "Numbers, or base64 of little-endian float32", default="float"
+            ),
+            dimensions=dimensions,
+            user=_or_null(_STRING, "Not used"),
+        ),
+    }
+
+
+def description(served: Served) -> Schema:
+    """The description of a server."""
+    described = _description(served)
+    if not served.needs_key:
+        for operations in described["paths"].values():
+            for operation in operations.values():
+                operation["security"] = []
+    return described
+
+
+def _description(served: Served) -> Schema:
     embed = _post("Vectors of texts: (B, D)", "EmbedRequest", _list(_VECTOR))
-    request = _SCHEMAS["EmbeddingsRequest"]
-    model = _or_null({"enum": [*names, TEI]}, "A model that is served; by default the first")
-    request = request | {"properties": request["properties"] | {"model": model}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "gte_np", "version": __version__, "license": {"name": "MIT", "identifier": "MIT"}},
@@ -191,10 +215,10 @@ def description(names: list[str]) -> Schema:
             "/metrics": {"get": _metrics()},
             "/v1/embeddings": {"post": _openai_post()},
             "/v1/models": {"get": _get("The models that are served", _ref("Models"), OPENAI)},
-            "/v1/models/{name}": {"get": _model_get(names)},
+            "/v1/models/{name}": {"get": _model_get(served.names)},
         },
         "components": {
-            "schemas": _SCHEMAS | {"EmbeddingsRequest": request},
+            "schemas": _ANSWERS | _requests(served),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }

@@ -98,6 +98,8 @@ class Fields:
         value = self._values.get(name)
         if value is None:
             return default
+        if kind is int and isinstance(value, float) and value.is_integer():
+            value = int(value)  # 3.0 is an integer in JSON
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise self.problem(name, what, _kind(value))
         return value
