@@ -5,9 +5,10 @@ TARGETS ?=
 
 VENV := .venv
 PARITY_VENV := .venv-parity
+CLIENTS_VENV := .venv-clients
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
-.PHONY: demo test parity targets lint wheel clean
+.PHONY: demo test parity targets clients page lint wheel clean
 
 demo: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
@@ -24,6 +25,14 @@ parity: $(PARITY_VENV)/ready $(MINILM)
 targets: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.run_targets $(TARGETS)
 
+# Real clients and a fuzzer against gte-np serve.
+clients: $(CLIENTS_VENV)/ready $(MINILM)
+	$(CLIENTS_VENV)/bin/python -m scripts.serve_clients .models/all-MiniLM-L6-v2
+
+# The page of gte-np serve in a headless Chromium, whose driver must be installed; pictures go to build/page.
+page: $(CLIENTS_VENV)/ready $(MINILM)
+	$(CLIENTS_VENV)/bin/python -m scripts.look_at_page .models/all-MiniLM-L6-v2 build/page
+
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -35,7 +44,7 @@ wheel: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.check_wheel dist/*_$$(uname -m).whl
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) .models build dist *.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(CLIENTS_VENV) .models build dist *.egg-info
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +57,11 @@ $(PARITY_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(PARITY_VENV)
 	$(PARITY_VENV)/bin/python -m pip install --quiet $(TORCH)
 	$(PARITY_VENV)/bin/python -m pip install --quiet --editable ".[parity]"
+	touch $@
+
+$(CLIENTS_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet --editable ".[clients]"
 	touch $@
 
 $(MINILM): $(VENV)/ready

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +23,10 @@ import pytest
 
 from gte_np import EmbeddingModel
 from gte_np.cli import main
+from gte_np.serve.options import add_options, loading
+from gte_np.terminal import Parser
 
+DOCUMENT = (Path(__file__).parent.parent / "SERVING.md").read_text("utf-8")
 KEY = "a-key-of-the-server"
 SECRET = "happysecretperson"
 TEXTS = [f"that is a very happy person {number}" for number in range(40)]
@@ -212,6 +216,58 @@ def test_a_client_that_goes_away_is_dropped(small_folder: Path) -> None:
     assert 'te_request_failure{err="disconnected"} 1.0' in metrics
     texts = next(line for line in metrics.splitlines() if line.startswith("te_batch_next_size_sum"))
     assert float(texts.split()[1]) < 10  # of the forty
+
+
+def test_sessions_in_the_document(minilm_folder: Path) -> None:
+    """Each curl of SERVING.md, and its output; the last digits of numbers may differ between processors."""
+    sessions = re.findall(r"^\$ (curl .*)\n((?:[^$`].*\n)+)", DOCUMENT, re.MULTILINE)
+    assert len(sessions) == 4
+    number = r"-?\d+\.\d+"
+    with serving(minilm_folder, "--port", "0") as server:
+        for command, output in sessions:
+            command = command.replace("http://127.0.0.1:3000", server.address)
+            done = subprocess.run(["sh", "-c", command], capture_output=True, check=True, text=True, encoding="utf-8")
+            assert re.split(number, done.stdout) == re.split(number, output.strip())
+            numbers = [[float(found) for found in re.findall(number, text)] for text in (done.stdout, output)]
+            assert numbers[0] == pytest.approx(numbers[1], abs=1e-6)
+
+
+def test_options_in_the_document() -> None:
+    """The table names each option that has a variable, with the variable and the default that it has."""
+    parser = Parser(parents=[loading()])
+    add_options(parser, {})
+    documented = {
+        flag: (variable, default)
+        for flag, variable, default in re.findall(r"^\| `(--[a-z-]+)` \| `(\w+)` \| (.*?) \|", DOCUMENT, re.MULTILINE)
+    }
+    described = {
+        action.option_strings[-1 if "-p" in action.option_strings else 0]: re.findall(
+            r"\[env (\w+)", action.help or ""
+        )
+        for action in parser._actions
+        if action.option_strings
+    }
+    assert {flag: variables[0] for flag, variables in described.items() if variables}.items() <= {
+        flag: variable for flag, (variable, _) in documented.items()
+    }.items()
+    defaults = vars(parser.parse_args([]))
+    for flag in (
+        "--host",
+        "--port",
+        *(f"--{name}" for name in ("payload-limit", "auto-truncate", "max-batch-tokens")),
+    ):
+        assert documented[flag][1].split(" ")[0] == str(defaults[flag[2:].replace("-", "_")]).lower()
+    for flag, (variable, _) in documented.items():
+        environment = {
+            variable: "true"
+            if variable.endswith("IDS")
+            else "7"
+            if variable.endswith(("PORT", "TOKENS", "SIZE", "REQUESTS", "LIMIT"))
+            else "false"
+        }
+        other = Parser(parents=[loading()])
+        add_options(other, environment)
+        assert vars(other.parse_args([])) != defaults, flag
 
 
 def test_hosted_by_another_server(small_folder: Path, small: EmbeddingModel) -> None:
