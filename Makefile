@@ -7,9 +7,10 @@ VENV := .venv
 PARITY_VENV := .venv-parity
 RAY_VENV := .venv-ray
 STORES_VENV := .venv-stores
+CLIENTS_VENV := .venv-clients
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
-.PHONY: demo test test-ray parity stores targets lint wheel clean
+.PHONY: demo test test-ray parity stores targets clients page lint wheel clean
 
 demo: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
@@ -34,6 +35,14 @@ stores: $(STORES_VENV)/ready $(MINILM)
 targets: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.run_targets $(TARGETS)
 
+# Real clients and a fuzzer against gte-np serve.
+clients: $(CLIENTS_VENV)/ready $(MINILM)
+	$(CLIENTS_VENV)/bin/python -m scripts.serve_clients .models/all-MiniLM-L6-v2
+
+# The page of gte-np serve in a headless Chromium, whose driver must be installed; pictures go to build/page.
+page: $(CLIENTS_VENV)/ready $(MINILM)
+	$(CLIENTS_VENV)/bin/python -m scripts.look_at_page .models/all-MiniLM-L6-v2 build/page
+
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -45,7 +54,7 @@ wheel: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.check_wheel dist/*_$$(uname -m).whl
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) $(RAY_VENV) $(STORES_VENV) .models build dist *.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(RAY_VENV) $(STORES_VENV) $(CLIENTS_VENV) .models build dist *.egg-info
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -68,6 +77,11 @@ $(RAY_VENV)/ready: pyproject.toml
 $(STORES_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(STORES_VENV)
 	$(STORES_VENV)/bin/python -m pip install --quiet --no-compile --editable ".[stores]" pytest
+	touch $@
+
+$(CLIENTS_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet --editable ".[clients]"
 	touch $@
 
 $(MINILM): $(VENV)/ready

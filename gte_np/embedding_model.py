@@ -209,6 +209,27 @@ class EmbeddingModel(Loaded):
         """
         return self.tokenizer.tokenize(texts, self.max_seq_length)
 
+    def encode_tokens(
+        self,
+        tokens: TokenBatch,
+        *,
+        output_value: str = "sentence_embedding",
+        normalize_embeddings: bool | None = None,
+        truncate_dim: int | None = None,
+    ) -> Any:
+        """Return the vectors of texts that are token ids already, all in one batch: (B, D) float32.
+
+        The options are those of `encode`, which gives the same vectors for the texts of `tokenize`. Raises TypeError
+        for anything but a TokenBatch, and InputError for ids that the model does not have, for texts with more tokens
+        than it has positions, and for arguments that cannot be.
+        """
+        check_choice("output_value", output_value, OUTPUT_VALUES)
+        check_flag("normalize_embeddings", normalize_embeddings, optional=True)
+        dimension = self._check_truncate_dim(truncate_dim) or self.truncate_dim
+        if output_value == "token_embeddings":
+            return list(self._hidden_states(tokens))
+        return self._vectors(normalize_embeddings, dimension)(tokens)
+
     def encode(
         self,
         sentences: str | Texts,

@@ -29,8 +29,8 @@ LEVELS = (
     ("embedding_model",),
     ("",),  # the package itself
     ("jobs", "terminal"),
-    ("ray",),
-    ("job_commands",),
+    ("ray", "serve"),
+    ("job_commands", "serve_command"),
     ("cli",),
     ("__main__",),
 )
