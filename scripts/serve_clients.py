@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     model = EmbeddingModel(options.model)
     expected = model.encode(TEXTS)
-    with serving(options.model, "--api-key", KEY) as address:
+    with serving(options.model, "--api-key", KEY, "--max-client-batch-size", "32") as address:
         for client in (openai, async_openai, langchain_openai, curl):
             compare(client, address, expected)
         fuzz(address)
@@ -83,7 +83,7 @@ def openai(address: str) -> Any:
         (BadRequestError, {"model": "small", "dimensions": 0}),
     ):
         try:
-            client.embeddings.create(input="a", **options)  # type: ignore[call-overload]
+            client.embeddings.create(input="a", **options)
         except error:
             continue
         raise AssertionError(f"expected {error.__name__}")
@@ -128,7 +128,7 @@ def feature_extraction(address: str) -> Any:
 
     client = InferenceClient(address)
     assert len(client.sentence_similarity(TEXTS[0], other_sentences=TEXTS[1:], model=f"{address}/similarity")) == 3
-    return client.feature_extraction(TEXTS, truncate=True)  # type: ignore[arg-type]
+    return client.feature_extraction(TEXTS, truncate=True)
 
 
 def llama_index(address: str) -> Any:
@@ -151,7 +151,10 @@ def haystack(address: str) -> Any:
 def fuzz(address: str) -> None:
     """Raise CalledProcessError for an answer that the description does not have, and for a server's error."""
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{address}/openapi.json", "--seed", "1"]
-    subprocess.run([*command, "--max-examples", "100", "-H", f"Authorization: Bearer {KEY}"], check=True)
+    subprocess.run(
+        [*command, "--max-examples", "100", "--request-timeout", "60", "-H", f"Authorization: Bearer {KEY}"],
+        check=True,
+    )
 
 
 if __name__ == "__main__":
