@@ -143,7 +143,7 @@ def haystack(address: str) -> Any:
     from haystack_integrations.components.embedders.huggingface_api import HuggingFaceAPITextEmbedder
 
     embedder = HuggingFaceAPITextEmbedder(
-        api_type="text_embeddings_inference", api_params={"url": address}, token=None, truncate=True
+        api_type="text_embeddings_inference", api_params={"url": address}, token=None, truncate=True, normalize=True
     )
     return [embedder.run(text)["embedding"] for text in TEXTS]
 
