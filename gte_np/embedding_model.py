@@ -223,6 +223,8 @@ class EmbeddingModel(Loaded):
         for anything but a TokenBatch, and InputError for ids that the model does not have, for texts with more tokens
         than it has positions, and for arguments that cannot be.
         """
+        if not isinstance(tokens, TokenBatch):
+            raise TypeError(f"expected a TokenBatch, such as tokenize gives, got {type(tokens).__name__}.")
         check_choice("output_value", output_value, OUTPUT_VALUES)
         check_flag("normalize_embeddings", normalize_embeddings, optional=True)
         dimension = self._check_truncate_dim(truncate_dim) or self.truncate_dim

@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     model = EmbeddingModel(options.model)
     expected = model.encode(TEXTS)
-    with serving(options.model, "--api-key", KEY) as address:
+    with serving(options.model, "--api-key", KEY, "--max-client-batch-size", "32") as address:
         for client in (openai, async_openai, langchain_openai, curl):
             compare(client, address, expected)
         fuzz(address)
@@ -143,7 +143,7 @@ def haystack(address: str) -> Any:
     from haystack_integrations.components.embedders.huggingface_api import HuggingFaceAPITextEmbedder
 
     embedder = HuggingFaceAPITextEmbedder(
-        api_type="text_embeddings_inference", api_params={"url": address}, token=None, truncate=True
+        api_type="text_embeddings_inference", api_params={"url": address}, token=None, truncate=True, normalize=True
     )
     return [embedder.run(text)["embedding"] for text in TEXTS]
 
@@ -151,7 +151,10 @@ def haystack(address: str) -> Any:
 def fuzz(address: str) -> None:
     """Raise CalledProcessError for an answer that the description does not have, and for a server's error."""
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{address}/openapi.json", "--seed", "1"]
-    subprocess.run([*command, "--max-examples", "100", "-H", f"Authorization: Bearer {KEY}"], check=True)
+    subprocess.run(
+        [*command, "--max-examples", "100", "--request-timeout", "60", "-H", f"Authorization: Bearer {KEY}"],
+        check=True,
+    )
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def create_app(models: Mapping[str, EmbeddingModel], limits: Limits | None = Non
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         for model in served:
-            model.scheduler.close()
+            model.close()
 
     routes: list[BaseRoute] = [
         Route("/", root, methods=["GET", "POST"]),
@@ -114,6 +114,7 @@ def _described(served: list[ServedModel], limits: Limits) -> Served:
         sorted(served[0].model.prompts),
         min(model.model.get_sentence_embedding_dimension() for model in served),
         min(limits.max_client_batch_size, MOST_INPUTS),
+        min(served[0].model.tokenizer.largest_id, served[0].model.bert.config.vocab_size - 1),
         limits.allow_token_ids,
         limits.api_key is not None,
     )

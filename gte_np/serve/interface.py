@@ -108,9 +108,11 @@ class Interface:
     def inputs(self, fields: Fields, name: str, most: int | None = None) -> Inputs:
         """The inputs in a field: a text, or a list of texts; token ids where they are allowed."""
         value = fields.any(name)
-        is_single = isinstance(value, str) or (_are_ids(value) and bool(value))
-        values = [value] if is_single else value
-        if not isinstance(values, list) or not all(isinstance(text, str) or _are_ids(text) for text in values):
+        is_single = isinstance(value, str) or bool(as_ids(value))
+        given = value if isinstance(value, list) and not is_single else [value]
+        read = [text if isinstance(text, str) else as_ids(text) for text in given]
+        values = [text for text in read if text is not None]
+        if len(values) < len(given):
             raise fields.problem(name, "a string or a list of strings", "another value")
         self.check_count(len(values), name, most)
         if not self.limits.allow_token_ids and any(isinstance(text, list) for text in values):
@@ -126,5 +128,9 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
     return Response(body, status, headers, "application/json")
 
 
-def _are_ids(value: object) -> bool:
-    return isinstance(value, list) and all(type(number) is int for number in value)
+def as_ids(value: object) -> list[int] | None:
+    """A list of whole numbers, which 3.0 is too in JSON; None for anything else."""
+    if not isinstance(value, list):
+        return None
+    numbers = [int(number) if type(number) is float and number.is_integer() else number for number in value]
+    return numbers if all(type(number) is int for number in numbers) else None

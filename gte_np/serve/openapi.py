@@ -17,6 +17,7 @@ class Served(NamedTuple):
     prompts: list[str]
     dimension: int
     most_inputs: int
+    largest_id: int
     takes_ids: bool
     needs_key: bool
 
@@ -27,7 +28,6 @@ _COUNT: Schema = {"type": "integer", "minimum": 0}
 _NULL: Schema = {"type": "null"}
 _FLAG: Schema = {"type": "boolean"}
 _DIRECTIONS = ("right", "left", "Right", "Left")
-_IDS: Schema = {"type": "array", "items": _COUNT, "minItems": 1}
 _VECTOR: Schema = {"type": "array", "items": {"type": "number"}}
 _TEXT: Schema = {"type": "string", "minLength": 1}
 
@@ -138,7 +138,8 @@ _OPENAI_REFUSALS = {status: about for status, about in _REFUSALS.items() if stat
 
 def _requests(served: Served) -> dict[str, Schema]:
     """What can be sent to a server: prompts, names and dimensions of its models, and ids if they are allowed."""
-    text, ids = {**_TEXT, "description": "A text"}, {**_IDS, "description": "Its token ids"}
+    text = {**_TEXT, "description": "A text"}
+    ids = _list({**_COUNT, "maximum": served.largest_id}, minItems=1, description="Token ids")
     one = [text, ids] if served.takes_ids else [text]
     inputs = _inputs(*one, _list(_inputs(*one), minItems=1, maxItems=served.most_inputs))
     dimensions = _or_null(
@@ -171,7 +172,7 @@ def _requests(served: Served) -> dict[str, Schema]:
         ),
         "DecodeRequest": _object(
             "ids",
-            ids=_inputs(_IDS, _list(_IDS, minItems=1, maxItems=served.most_inputs)),
+            ids=_inputs(ids, _list(ids, minItems=1, maxItems=served.most_inputs)),
             skip_special_tokens=_or_null(_FLAG, "Whether [CLS] and its like are left out", default=True),
         ),
         "EmbeddingsRequest": _object(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,17 @@ from gte_np.errors import InputError
 from gte_np.modules import Normalize
 from gte_np.serve.metrics import Metrics
 from gte_np.serve.options import Limits
-from gte_np.serve.problems import VALIDATION, RequestError
+from gte_np.serve.problems import BATCH_SIZE, VALIDATION, RequestError
 from gte_np.serve.scheduler import Scheduler
 from gte_np.token_batch import TokenArray, TokenBatch
 
+# The most tokens of a request whose answer has the hidden states of all of them, thousands of bytes each.
+MOST_STATES = 16384
 # So many characters are tokenized while other requests wait, which takes less time than asking another thread.
 _CHARACTERS_AT_ONCE = 2000
 
 Input = str | list[int]
+Made = TypeVar("Made")
 
 
 class Reading(NamedTuple):
@@ -61,6 +65,7 @@ class ServedModel:
     def __init__(self, name: str, model: EmbeddingModel, limits: Limits, metrics: Metrics) -> None:
         self.name, self.model, self.limits, self.metrics = name, model, limits, metrics
         self.scheduler = Scheduler(self._compute, limits.max_batch_tokens, limits.max_concurrent_requests, metrics)
+        self._aside = ThreadPoolExecutor(1, "gte_np-serve-tokenizer")
         self._normalizes = any(isinstance(module, Normalize) for module in model.modules)
 
     async def embed(self, inputs: Sequence[Input], reading: Reading, task: Task) -> Computed:
@@ -73,10 +78,21 @@ class ServedModel:
             begin = perf_counter()
             ids = await self._tokenize(inputs, reading)
             lengths = [len(text) for text in ids]
+            if task.output_value == "token_embeddings" and sum(lengths) > MOST_STATES:
+                raise RequestError(BATCH_SIZE, f"expected at most {MOST_STATES} tokens in all, got {sum(lengths)}")
             self.metrics.inputs(lengths)
             tokenized = perf_counter() - begin
             answer = await self.scheduler.submit(ids, task)
         return Computed(answer.results, sum(lengths), (tokenized, answer.waited, answer.computed))
+
+    async def aside(self, work: Callable[[], Made]) -> Made:
+        """The result of work that takes a while; one at a time, so that what it keeps in memory is bounded."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work)
+
+    def close(self) -> None:
+        """Let the threads end after what they do."""
+        self.scheduler.close()
+        self._aside.shutdown(wait=False, cancel_futures=True)
 
     async def is_healthy(self) -> bool:
         """Whether the model computes. If the last batch failed, a short text is tried."""
@@ -97,7 +113,7 @@ class ServedModel:
     async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> list[TokenArray]:
         if sum(map(len, inputs)) <= _CHARACTERS_AT_ONCE:
             return self._read(inputs, reading)
-        return await asyncio.get_running_loop().run_in_executor(None, self._read, inputs, reading)
+        return await self.aside(lambda: self._read(inputs, reading))
 
     def _read(self, inputs: Sequence[Input], reading: Reading) -> list[TokenArray]:
         """The token ids of each input."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -12,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 from gte_np import __version__
 from gte_np.encoder_interface import FloatArray
 from gte_np.errors import InputError
-from gte_np.serve.interface import Interface, json_response
+from gte_np.serve.interface import Interface, as_ids, json_response
 from gte_np.serve.metrics import Metrics
 from gte_np.serve.options import Limits
 from gte_np.serve.problems import EMPTY, TOKENIZATION, UNHEALTHY, RequestError
@@ -103,26 +100,24 @@ class TeiInterface(Interface):
         prefix = self.served.prefix(fields.get("prompt_name", str, "a string"))
         tokens_of = self.served.model.tokenizer.tokens_of
 
-        def tokenize() -> list[list[dict[str, Any]]]:
-            return [
-                [token._asdict() for token in tokens_of(prefix + text, special_tokens=special_tokens)]
-                for text in texts
-            ]
+        def tokenize() -> Response:
+            rows = (tokens_of(prefix + text, special_tokens=special_tokens) for text in texts)
+            return json_response([[token._asdict() for token in row] for row in rows])
 
-        return json_response(await asyncio.get_running_loop().run_in_executor(None, tokenize))
+        return await self.served.aside(tokenize)
 
     async def _decode(self, request: Request) -> Response:
         fields = await self.door.fields(request)
         value = fields.any("ids")
-        if not isinstance(value, list):
+        rows = value if isinstance(value, list) and as_ids(value) is None else [value]
+        lists = [ids for ids in map(as_ids, rows) if ids is not None]
+        if len(lists) < len(rows):
             raise fields.problem("ids", "a list of integers, or a list of such lists", "another value")
-        self.check_count(len(value), "ids")
-        rows = value if isinstance(value[0], list) else [value]
-        self.check_count(min(map(len, rows)) if all(isinstance(ids, list) for ids in rows) else 1, "ids")
+        self.check_count(len(lists) if all(lists) else 0, "ids")
         special_tokens = not fields.flag("skip_special_tokens", True)
         text_of = self.served.model.tokenizer.text_of
         try:
-            return json_response([text_of(ids, special_tokens=special_tokens) for ids in rows])
+            return json_response([text_of(ids, special_tokens=special_tokens) for ids in lists])
         except (TypeError, InputError) as error:
             raise RequestError(TOKENIZATION, str(error), param="ids") from error
 
