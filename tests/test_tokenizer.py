@@ -166,7 +166,13 @@ def test_a_text_of_tokens(chinese: Tokenizer) -> None:
     assert chinese.text_of(ids) == "北 京 paris"
     assert chinese.text_of(ids, special_tokens=True) == "[CLS] 北 京 paris [SEP]"
     assert chinese.tokens_of("\u16a0")[1].id == chinese.unk_token_id
-    for wrong, error in (([1.5], TypeError), ([True], TypeError), ([-1], InputError), ([10**6], InputError)):
+    cases: list[tuple[Any, type[Exception]]] = [
+        ([1.5], TypeError),
+        ([True], TypeError),
+        ([-1], InputError),
+        ([10**6], InputError),
+    ]
+    for wrong, error in cases:
         with pytest.raises(error, match="token ids"):
             chinese.text_of(wrong)
 
