@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,17 @@ DOCUMENT = (Path(__file__).parent.parent / "SERVING.md").read_text("utf-8")
 KEY = "a-key-of-the-server"
 SECRET = "happysecretperson"
 TEXTS = [f"that is a very happy person {number}" for number in range(40)]
-# A process whose batches take a while, so that requests are surely there when it is asked to end.
-SLOW = """
-import sys, time
+# A process whose batches wait for a file, so that requests are surely there when it is asked to end.
+GATED = """
+import os, sys, time
 from gte_np.cli import main
 from gte_np.serve.served_model import ServedModel
 compute = ServedModel._compute
-ServedModel._compute = lambda *arguments: (time.sleep(0.3), compute(*arguments))[1]
+def wait(*arguments):
+    while not os.path.exists(os.environ["GATE"]):
+        time.sleep(0.01)
+    return compute(*arguments)
+ServedModel._compute = wait
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -169,53 +174,70 @@ def test_unix_socket(small_folder: Path, small: EmbeddingModel, tmp_path: Path) 
     assert not path.exists()
 
 
-def test_sigterm_answers_what_was_accepted_and_an_overload_passes(small_folder: Path, small: EmbeddingModel) -> None:
-    """Eight requests fill the server, others are refused, and SIGTERM comes while the eight wait."""
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for something that comes soon."""
+    end = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("is_asked_to_end", [False, True])
+def test_an_overload_passes_and_sigterm_answers_what_was_accepted(
+    small_folder: Path, small: EmbeddingModel, tmp_path: Path, is_asked_to_end: bool
+) -> None:
+    """Eight requests fill the server, eight others are refused; SIGTERM comes while the eight wait."""
     options = ("--port", "0", "--max-concurrent-requests", "8", "--max-batch-tokens", "16")
-    with serving(small_folder, *options, program=SLOW) as server:
-        answers: list[httpx2.Response] = []
+    gate = tmp_path / "gate"
+    with (
+        serving(small_folder, *options, program=GATED, GATE=str(gate)) as server,
+        httpx2.Client(timeout=20) as client,
+    ):
+        answers: dict[str, httpx2.Response] = {}
 
-        def ask(client: httpx2.Client, text: str) -> None:
-            answers.append(client.post(f"{server.address}/embed", json={"inputs": text}))
+        def ask(text: str) -> None:
+            answers[text] = client.post(f"{server.address}/embed", json={"inputs": text})
 
-        for asked_to_end in (False, True):
-            answers.clear()
-            with httpx2.Client(timeout=20) as client:
-                threads = [threading.Thread(target=ask, args=(client, text)) for text in TEXTS[:16]]
-                for thread in threads:
-                    thread.start()
-                while len(answers) < 8:  # the other eight are in the queue
-                    threads[0].join(0.01)
-                refused = [answer for answer in answers if answer.status_code == 429]
-                assert len(refused) >= 7
-                assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
-                assert refused[0].json() == {"error": "Model is overloaded", "error_type": "Overloaded"}
-                if asked_to_end:
-                    server.process.send_signal(signal.SIGTERM)
-                for thread in threads:
-                    thread.join()
-            accepted = [answer for answer in answers if answer.status_code == 200]
-            assert len(accepted) == 8
-            assert len(answers) == 16
-            vectors = {json.dumps(vector.tolist()) for vector in small.encode(TEXTS[:16])}
-            for answer in accepted:
-                found = np.array(answer.json()[0], np.float32)
-                assert json.dumps(found.tolist()) in vectors
-        server.process.communicate(timeout=20)
-        assert server.process.returncode == 0
+        threads = [threading.Thread(target=ask, args=(text,)) for text in TEXTS[:16]]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(answers) == 8)
+        for answer in answers.values():
+            assert answer.status_code == 429
+            assert 1 <= int(answer.headers["Retry-After"]) <= 60
+            assert answer.json() == {"error": "Model is overloaded", "error_type": "Overloaded"}
+        if is_asked_to_end:
+            server.process.send_signal(signal.SIGTERM)
+        gate.touch()
+        for thread in threads:
+            thread.join()
+        accepted = {text: answer for text, answer in answers.items() if answer.status_code == 200}
+        assert (len(accepted), len(answers)) == (8, 16)
+        for text, answer in accepted.items():
+            assert np.array_equal(np.array(answer.json()[0], np.float32), small.encode(text))
+        if is_asked_to_end:
+            server.process.communicate(timeout=20)
+            assert server.process.returncode == 0
+        else:
+            assert client.post(f"{server.address}/embed", json={"inputs": "happy"}).status_code == 200
 
 
-def test_a_client_that_goes_away_is_dropped(small_folder: Path) -> None:
-    with serving(small_folder, "--port", "0", "--max-batch-tokens", "16", program=SLOW) as server:
-        body = json.dumps({"inputs": TEXTS}).encode()
-        request = http(body)
+def test_a_client_that_goes_away_is_dropped(small_folder: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    options = ("--port", "0", "--max-batch-tokens", "16")
+    with serving(small_folder, *options, program=GATED, GATE=str(gate)) as server:
+
+        def metrics() -> str:
+            return str(urlopen(f"{server.address}/metrics", timeout=20).read().decode())
+
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
-            client.sendall(request)
+            client.sendall(http(json.dumps({"inputs": TEXTS}).encode()))
+            until(lambda: "te_queue_size 1.0" in metrics())
+        until(lambda: 'te_request_failure{err="disconnected"} 1.0' in metrics())
+        gate.touch()
         server.post("/embed", inputs="happy")
-        metrics = urlopen(f"{server.address}/metrics", timeout=20).read().decode()
-    assert 'te_request_failure{err="disconnected"} 1.0' in metrics
-    texts = next(line for line in metrics.splitlines() if line.startswith("te_batch_next_size_sum"))
-    assert float(texts.split()[1]) < 10  # of the forty
+        assert "te_queue_size 0.0" in metrics()
+        assert "te_batch_next_size_sum 2.0" in metrics()  # one of the forty, and the last
 
 
 def test_sessions_in_the_document(minilm_folder: Path) -> None:

@@ -104,7 +104,7 @@ def add_options(command: Parser, environment: Mapping[str, str] = os.environ) ->
         "models",
         nargs="*",
         metavar="model",
-        default=[name for name in environment.get("MODEL_ID", "").split(",") if name],
+        default=[name for name in environment.get("MODEL_ID", "").split(",") if name] or None,
         help=f"{MODEL_HELP}; the first one answers requests that name none [env MODEL_ID, with commas]",
     )
     command.add_argument(
@@ -128,7 +128,7 @@ def add_options(command: Parser, environment: Mapping[str, str] = os.environ) ->
 
 
 def _add(command: Parser, setting: _Setting, environment: Mapping[str, str], **more: Any) -> None:
-    shown = "" if setting.default is None else f" (default: {str(setting.default).lower()})"
+    shown = "" if setting.default is None else " (default: %(default)s)"
     command.add_argument(
         *setting.flags,
         type=setting.kind,
