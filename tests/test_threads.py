@@ -854,7 +854,12 @@ def test_calls_near_the_limit_of_recursion(small_folder: Path) -> None:
 def test_a_copy_with_other_threads_shares_the_weights(small: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
     claimed: list[int] = []
     claim = ThreadPool.claim
-    monkeypatch.setattr(ThreadPool, "claim", lambda self, limit: (claimed.append(limit), claim(self, limit))[1])
+
+    def noted(self: ThreadPool, limit: int) -> Any:
+        claimed.append(limit)
+        return claim(self, limit)
+
+    monkeypatch.setattr(ThreadPool, "claim", noted)
     expected = small.encode(TEXTS)
     before = set(claimed)
     twin = small.with_threads(3)
