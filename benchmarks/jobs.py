@@ -26,7 +26,7 @@ from gte_np.encoder_interface import FloatArray
 from gte_np.pipeline import Steps, process_windows, windows_of
 from gte_np.pooling import pool
 from scripts.fetch_minilm import FOLDER as MINILM
-from tests.checkpoints import write_config, write_modules, write_weights
+from tests.checkpoints import two_layers
 
 FEW, MANY = 10_000, 1_000_000
 
@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory() as name:
         folder = Path(name)
-        model = write_model(folder / "model")
+        model = two_layers(folder / "model", MINILM)
         few, many = (write_texts(folder / f"{count}.txt", count) for count in (FEW, options.texts))
         few_run, many_run = embed(model, few), embed(model, many)
         encoder = encoder_seconds(model, many)
@@ -60,17 +60,6 @@ def main() -> None:
     for key, value in result.items():
         print(f"{key:<22} {value}")
     print(json.dumps(result))
-
-
-def write_model(folder: Path) -> Path:
-    """Two layers of all-MiniLM-L6-v2's shape, with its tokenizer."""
-    sizes = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536, "num_hidden_layers": 2}
-    write_config(folder, vocab_size=30522, max_position_embeddings=512, **sizes)
-    write_weights(folder, pooler=False)
-    for file in ("vocab.txt", "tokenizer_config.json"):
-        (folder / file).write_bytes((MINILM / file).read_bytes())
-    write_modules(folder, {"pooling_mode": "mean", "embedding_dimension": 384}, "Normalize")
-    return folder
 
 
 def write_texts(path: Path, count: int) -> Path:

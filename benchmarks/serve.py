@@ -16,17 +16,15 @@ import base64
 import json
 import re
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gte_np import EmbeddingModel
+from scripts.server import serving
 from tests.texts import of_length
 
 FOLDER = Path(".models/benchmarks/gte-small")
@@ -48,7 +46,9 @@ def main() -> None:
     texts = short_texts(model, options.requests)
     model.encode(texts[:64])
     before = offline(model, texts)
-    with serving(options) as port:
+    threads = [] if options.threads is None else ["--threads", str(options.threads)]
+    with serving(options.model, *threads) as address:
+        port = int(address.rpartition(":")[2])
         asyncio.run(clients(port, texts[:256], options.clients))  # what is used first is loaded
         begin = time.perf_counter()
         replies = asyncio.run(clients(port, texts, options.clients))
@@ -92,19 +92,6 @@ def offline(model: EmbeddingModel, texts: Sequence[str]) -> float:
     begin = time.perf_counter()
     model.encode(texts)
     return time.perf_counter() - begin
-
-
-@contextmanager
-def serving(options: Any) -> Iterator[int]:
-    """A server; its port."""
-    command = [sys.executable, "-m", "gte_np", "serve", options.model, "--port", "0"]
-    command += [] if options.threads is None else ["--threads", str(options.threads)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            yield next(int(line.rpartition(":")[2]) for line in process.stderr if "serving at" in line)
-        finally:
-            process.terminate()
 
 
 async def clients(port: int, texts: Sequence[str], count: int) -> list[Reply]:

@@ -18,7 +18,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from gte_np.jobs.workspace import sha256_of
+from gte_np.files import sha256_of
 from tests.checkpoints import small_model
 
 FORMATS = ("npy", "parquet", "jsonl")

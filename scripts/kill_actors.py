@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from scripts.fetch_minilm import FOLDER as MINILM
 from scripts.interrupt_jobs import digests
-from tests.checkpoints import pooling_flags, write_config, write_modules, write_weights
+from tests.checkpoints import two_layers
 
 ACTOR = "ray::MapWorker(MapBatches(ShardWorker)"  # as Ray names the process of an actor
 
@@ -34,7 +34,7 @@ def main() -> int:
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
         work = Path(folder)
-        write_model(work / "model")
+        two_layers(work / "model", MINILM)
         write_texts(work / "texts.txt", options.rows)
         command = [sys.executable, "-m", "gte_np", "embed", str(work / "model"), str(work / "texts.txt")]
         command += ["--rows-per-shard", str(options.rows_per_shard)]
@@ -47,16 +47,6 @@ def main() -> int:
             print(f"{actors} actors: {kills} killed, the output is {'the same' if same else 'ANOTHER ONE'}")
             failed = failed or not same
     return int(failed)
-
-
-def write_model(folder: Path) -> None:
-    """Write a model of MiniLM's shape with two layers and random weights, and with MiniLM's vocabulary."""
-    sizes = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536, "num_hidden_layers": 2}
-    write_config(folder, vocab_size=30522, max_position_embeddings=512, **sizes)
-    write_weights(folder, pooler=False)
-    for name in ("vocab.txt", "tokenizer_config.json"):
-        (folder / name).write_bytes((MINILM / name).read_bytes())
-    write_modules(folder, pooling_flags(384, "mean"), "Normalize")
 
 
 def write_texts(path: Path, rows: int) -> None:

@@ -7,18 +7,18 @@ wide window, a phone's and a dark one, checks what the page shows, and writes th
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
+
+from scripts.server import serving
 
 KEY = "a-key-of-the-page"
 FLAGS = (
@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="a Python with gte_np[serve]")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    with serving(options) as address, browser(options.driver) as chrome:
+    server = serving(options.model, "--api-key", KEY, python=options.python)
+    with server as address, browser(options.driver) as chrome:
         chrome.get(address)
         give_key(chrome)
         check_typing(chrome)
@@ -58,18 +59,6 @@ def main() -> None:
         WebDriverWait(chrome, 20).until(lambda _: len(chrome.find_elements(By.CSS_SELECTOR, "details")) > 10)
         check_console(chrome)
     print(f"{options.folder}: the page works")
-
-
-@contextmanager
-def serving(options: Any) -> Iterator[str]:
-    """A server that wants a key; its address."""
-    command = [options.python, "-m", "gte_np", "serve", options.model, "--port", "0", "--api-key", KEY]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            yield next(line.split()[-1] for line in process.stderr if "serving at" in line)
-        finally:
-            process.terminate()
 
 
 @contextmanager

@@ -12,17 +12,18 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gte_np import EmbeddingModel
+from scripts.server import serving
 
 TEXTS = ["That is a happy person", "That is a very happy person", "今天中午吃什么", "the sea " * 700]
 KEY = "a-key-of-the-clients"
+NAMED = ("--served-model-name", "small")
 
 
 def main() -> None:
@@ -32,36 +33,13 @@ def main() -> None:
     options = parser.parse_args()
     model = EmbeddingModel(options.model)
     expected = model.encode(TEXTS)
-    with serving(options.model, "--api-key", KEY, "--max-client-batch-size", "32") as address:
+    with serving(options.model, *NAMED, "--api-key", KEY, "--max-client-batch-size", "32") as address:
         for client in (openai, async_openai, langchain_openai, curl):
             compare(client, address, expected)
         fuzz(address)
-    with serving(options.model) as address:  # these send no key to an address of one's own
+    with serving(options.model, *NAMED) as address:  # these send no key to an address of one's own
         for client in (feature_extraction, llama_index, haystack):
             compare(client, address, expected)
-
-
-@contextmanager
-def serving(model: str, *options: str) -> Iterator[str]:
-    """A server; its address."""
-    command = [
-        sys.executable,
-        "-m",
-        "gte_np",
-        "serve",
-        model,
-        "--port",
-        "0",
-        "--served-model-name",
-        "small",
-        *options,
-    ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            yield next(line.split()[-1] for line in process.stderr if "serving at" in line)
-        finally:
-            process.terminate()
 
 
 def compare(client: Callable[[str], Any], address: str, expected: Any) -> None:

@@ -44,9 +44,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
-OPTIONS = JobOptions(field="body", id="key", keep=("year",), rows_per_shard=2)
-
-
 def embed(model: EmbeddingModel, source: Path | str | Sequence[str], output: Path, **options: Any) -> Summary:
     """Do a job with a shard of two rows, unless other options are given."""
     names = list(map(str, source)) if isinstance(source, list) else [str(source)]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from gte_np import EmbeddingModel, InputError
+from gte_np.files import sha256_of
 from gte_np.jobs import Job, JobOptions, Place, Progress, Summary, run_job
 from gte_np.jobs.spread import (
     Done,
@@ -28,7 +29,7 @@ from gte_np.jobs.spread import (
     planned_of,
     spread,
 )
-from gte_np.jobs.workspace import Shard, sha256_of
+from gte_np.jobs.workspace import Shard
 
 ROWS, ROWS_PER_SHARD = 110, 16
 

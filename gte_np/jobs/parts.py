@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,11 +69,15 @@ def rows_file(path: Path) -> Path:
     return path.with_name(path.name + _ROWS_OF)
 
 
+def json_line(value: object) -> bytes:
+    """A value as a line of JSON."""
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
 def write_rows(file: IO[bytes], columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns as JSON lines."""
     for values in zip(*columns.values(), strict=True):
-        row = dict(zip(columns, values, strict=True))
-        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.write(json_line(dict(zip(columns, values, strict=True))))
 
 
 def read_json_lines(path: Path, wanted: Container[int] = EVERY) -> Iterator[dict[str, Any]]:
@@ -88,8 +93,7 @@ def concatenate(file: IO[bytes], paths: Sequence[Path], skipped: int = 0) -> Non
     for path in paths:
         with path.open("rb") as part:
             part.seek(skipped)
-            while block := part.read(_COPIED):
-                file.write(block)
+            shutil.copyfileobj(part, file, _COPIED)
 
 
 class NumpyArray:

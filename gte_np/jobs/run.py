@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gte_np.encoder_interface import FloatArray
 from gte_np.errors import GteError, InputError
 from gte_np.jobs.input_files import Numbered
-from gte_np.jobs.inputs import STANDARD_INPUT, Chunk
+from gte_np.jobs.inputs import STANDARD_INPUT, Chunk, Input
 from gte_np.jobs.job import Job, ShardContent, stack, write_shard
 from gte_np.jobs.rows import Rows
 from gte_np.jobs.vector_cache import Known, Lookup, RecentVectors, vector_file
@@ -210,7 +210,11 @@ class JobRun:
         self._pending: deque[_Pending] = deque()
         self._computed: dict[str, Known] = {}  # for the chunk before
         self._failure: GteError | OSError | None = None
-        self._size = sum(source.size for source in job.inputs) if report else 0
+        self._begins: dict[Input, int] = {}  # of each input, in the bytes of all
+        self._size = 0
+        for source in job.inputs if report else ():
+            self._begins.setdefault(source, self._size)
+            self._size += source.size
         self.chunks = 0  # that were read
         self._counts = NOTHING_DONE
 
@@ -274,8 +278,7 @@ class JobRun:
 
     def _position(self, chunk: Chunk) -> int:
         """Bytes of all inputs that were read, up to the end of a chunk."""
-        before = self._job.inputs[: self._job.inputs.index(chunk.source)]
-        return sum(source.size for source in before) + chunk.position
+        return self._begins[chunk.source] + chunk.position
 
 
 def already_done(shard: Shard) -> Summary:

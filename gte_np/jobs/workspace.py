@@ -6,7 +6,6 @@ and a line for each shard; a line follows the files that it names, so a kill at 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,8 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.errors import InputError
-from gte_np.files import naming, remove_leftovers, whole_file
-from gte_np.jobs.parts import OUTPUT_FORMATS, OutputFormat, Part, Schema, concatenate, rows_file, write_rows
+from gte_np.files import naming, remove_leftovers, sha256_of, whole_file
+from gte_np.jobs.parts import (
+    OUTPUT_FORMATS,
+    OutputFormat,
+    Part,
+    Schema,
+    concatenate,
+    json_line,
+    rows_file,
+    write_rows,
+)
 from gte_np.jobs.rows import Problem
 
 JOURNAL, MANIFEST, LOCK, RANGES, SKIPPED = "journal.jsonl", "manifest.json", ".lock", "ranges.npy", ".skipped.jsonl"
@@ -128,8 +136,7 @@ class Workspace:
 
     def read_ranges(self) -> NDArray[np.float32] | None:
         """The ranges that were kept, (2, D), if there are any."""
-        path = self.place.folder / RANGES
-        return np.load(path, allow_pickle=False) if path.exists() else None
+        return read_ranges(self.place.folder / RANGES)
 
     def finish_shard(self, shard: Shard) -> None:
         """Note in the journal that a shard is finished."""
@@ -180,6 +187,11 @@ class Workspace:
         return {path.name: sha256_of(path) for path in written}
 
 
+def read_ranges(path: Path) -> NDArray[np.float32] | None:
+    """The ranges in a file, (2, D), if it is there."""
+    return np.load(path, allow_pickle=False) if path.exists() else None
+
+
 def write_shard_files(
     place: Place, number: int, schema: Schema, part: Part, problems: list[Problem]
 ) -> dict[str, str]:
@@ -195,7 +207,7 @@ def write_shard_files(
     if problems:
         with _written(_skipped(path)) as file:
             for problem in problems:
-                file.write(json.dumps(problem._asdict(), ensure_ascii=False).encode() + b"\n")
+                file.write(json_line(problem._asdict()))
         written.append(_skipped(path))
     return {path.name: sha256_of(path) for path in written}
 
@@ -209,15 +221,6 @@ def _written(path: Path) -> Iterator[IO[bytes]]:
     """A file that is there when it has been written as a whole."""
     with whole_file(path) as part, naming(path, part), part.open("wb") as file:
         yield file
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_manifest(place: Place) -> dict[str, Any]:
@@ -380,7 +383,7 @@ def _read_journal(path: Path) -> list[dict[str, Any]]:
 
 
 def _append(journal: IO[bytes], entry: Mapping[str, Any]) -> None:
-    journal.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+    journal.write(json_line(entry))
     journal.flush()
     os.fsync(journal.fileno())
 

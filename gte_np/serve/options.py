@@ -63,16 +63,24 @@ _SETTINGS = (
     _Setting(("--host", "--hostname"), "GTE_NP_HOST", "address to listen on", str, "127.0.0.1"),
     _Setting(("-p", "--port"), "PORT", "port to listen on; 0 takes a free one", int, 3000),
     _Setting(("--uds",), "GTE_NP_UDS", "Unix socket to listen on, instead of a port", str),
-    _Setting(("--max-batch-tokens",), "MAX_BATCH_TOKENS", "most tokens computed together", int, TOKEN_BUDGET),
-    _Setting(("--max-client-batch-size",), "MAX_CLIENT_BATCH_SIZE", "most inputs of one request", int, MOST_INPUTS),
+    _Setting(
+        ("--max-batch-tokens",), "MAX_BATCH_TOKENS", "most tokens computed together", int, Limits.max_batch_tokens
+    ),
+    _Setting(
+        ("--max-client-batch-size",),
+        "MAX_CLIENT_BATCH_SIZE",
+        "most inputs of one request",
+        int,
+        Limits.max_client_batch_size,
+    ),
     _Setting(
         ("--max-concurrent-requests",),
         "MAX_CONCURRENT_REQUESTS",
         "most requests to a model that wait or are computed; others get status 429",
         int,
-        512,
+        Limits.max_concurrent_requests,
     ),
-    _Setting(("--payload-limit",), "PAYLOAD_LIMIT", "most bytes of a request's body", int, 2_000_000),
+    _Setting(("--payload-limit",), "PAYLOAD_LIMIT", "most bytes of a request's body", int, Limits.payload_limit),
 )
 _SWITCHES = (
     _Setting(
@@ -80,14 +88,14 @@ _SWITCHES = (
         "AUTO_TRUNCATE",
         "cut texts that are too long, where a request does not say; else refuse them",
         _truth,
-        True,
+        Limits.auto_truncate,
     ),
     _Setting(
         ("--allow-token-ids",),
         "GTE_NP_ALLOW_TOKEN_IDS",
         "take token ids of the model instead of texts",
         _truth,
-        False,
+        Limits.allow_token_ids,
     ),
 )
 _LOADING = {"revision": "REVISION", "dtype": "DTYPE", "pooling": "POOLING", "cache_dir": "HUGGINGFACE_HUB_CACHE"}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.arguments import check_integer, check_integers
+from gte_np.arguments import check_integer, check_integers, find_surrogate
 from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.errors import CheckpointError, InputError
 from gte_np.forks import ForkGuard
@@ -291,21 +291,13 @@ def check_unicode(text: object, index: int) -> str:
     """Return text number `index`. Raise TypeError if it is no str, InputError if it has a lone surrogate."""
     if not isinstance(text, str):
         raise TypeError(f"expected texts that are str, got {type(text).__name__} as text {index}.")
-    _check_surrogates(text, index)
+    place = find_surrogate(text)
+    if place is not None:
+        raise InputError(
+            f"expected texts of valid Unicode, got a lone surrogate in text {index}, character {place}. Decode the "
+            "bytes with errors='replace', or drop it."
+        )
     return str.__str__(text)  # of an enumeration that is a str: its value
-
-
-def _check_surrogates(text: str, index: int, step: int = 1 << 20) -> None:
-    if text.isascii():
-        return
-    for start in range(0, len(text), step):
-        try:
-            text[start : start + step].encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"expected texts of valid Unicode, got a lone surrogate in text {index}, character "
-                f"{start + error.start}. Decode the bytes with errors='replace', or drop it."
-            ) from error
 
 
 def check_ids_fit(tokenizer: Tokenizer, rows: int, folder: Path) -> None:
