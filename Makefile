@@ -5,9 +5,12 @@ TARGETS ?=
 
 VENV := .venv
 PARITY_VENV := .venv-parity
+RAY_VENV := .venv-ray
+STORES_VENV := .venv-stores
+CLIENTS_VENV := .venv-clients
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
-.PHONY: demo test parity targets lint wheel clean
+.PHONY: demo test test-ray parity stores targets clients page lint wheel clean
 
 demo: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
@@ -17,12 +20,28 @@ demo: $(VENV)/ready $(MINILM)
 test: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m pytest
 
+# Jobs on a real Ray, which is large (some 500 MB): it has an environment of its own.
+test-ray: $(RAY_VENV)/ready
+	$(RAY_VENV)/bin/python -m pytest tests/extras/test_ray.py
+
 parity: $(PARITY_VENV)/ready $(MINILM)
 	$(PARITY_VENV)/bin/python -m scripts.parity $(MODEL)
+
+# The snippets of STORES.md, with the stores themselves.
+stores: $(STORES_VENV)/ready $(MINILM)
+	$(STORES_VENV)/bin/python -m pytest tests/extras/test_stores.py
 
 # TARGETS='--python "COMMAND"' adds a Python of another processor, perhaps emulated; see scripts/run_targets.py.
 targets: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.run_targets $(TARGETS)
+
+# Real clients and a fuzzer against gte-np serve.
+clients: $(CLIENTS_VENV)/ready $(MINILM)
+	$(CLIENTS_VENV)/bin/python -m scripts.serve_clients .models/all-MiniLM-L6-v2
+
+# The page of gte-np serve in a headless Chromium, whose driver must be installed; pictures go to build/page.
+page: $(CLIENTS_VENV)/ready $(MINILM)
+	$(CLIENTS_VENV)/bin/python -m scripts.look_at_page .models/all-MiniLM-L6-v2 build/page
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check
@@ -35,7 +54,7 @@ wheel: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.check_wheel dist/*_$$(uname -m).whl
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) .models build dist *.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(RAY_VENV) $(STORES_VENV) $(CLIENTS_VENV) .models build dist *.egg-info
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +67,21 @@ $(PARITY_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(PARITY_VENV)
 	$(PARITY_VENV)/bin/python -m pip install --quiet $(TORCH)
 	$(PARITY_VENV)/bin/python -m pip install --quiet --editable ".[parity]"
+	touch $@
+
+$(RAY_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python -m pip install --quiet --editable ".[test,ray]"
+	touch $@
+
+$(STORES_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(STORES_VENV)
+	$(STORES_VENV)/bin/python -m pip install --quiet --no-compile --editable ".[stores]" pytest
+	touch $@
+
+$(CLIENTS_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet --editable ".[clients]"
 	touch $@
 
 $(MINILM): $(VENV)/ready

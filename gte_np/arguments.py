@@ -73,6 +73,21 @@ def check_text(name: str, value: object) -> str:
     return value
 
 
+def find_surrogate(text: str, step: int = 1 << 20) -> int | None:
+    """Where the first lone surrogate of a text is, which no encoding of Unicode has; None if there is none.
+
+    A text may be long: `step` characters at a time are encoded.
+    """
+    if text.isascii():
+        return None
+    for start in range(0, len(text), step):
+        try:
+            text[start : start + step].encode()
+        except UnicodeEncodeError as error:
+            return start + error.start
+    return None
+
+
 def check_flag(name: str, value: object, *, optional: bool = False) -> None:
     """Raise TypeError if the value is no bool, nor NumPy's, nor None where it is optional."""
     if isinstance(value, bool | np.bool_) or (optional and value is None):

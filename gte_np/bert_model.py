@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,18 @@ class BertModel(Loaded):
         model = cls(config, read_weights(source.folder, config), **options)
         model._files = files
         return model
+
+    def with_threads(self, threads: int) -> BertModel:
+        """A copy, which shares the weights, whose calls use at most so many threads; so do its pickles.
+
+        The NumPy backend has the threads of its BLAS, whatever is asked for.
+        """
+        check_integer("threads", threads, least=1)
+        twin = copy(self)
+        if isinstance(self._encoder, KernelEncoder):
+            twin._encoder = self._encoder.with_threads(threads)
+            twin._options = self._options | {"threads": threads}
+        return twin
 
     def save_panels(self, folder: Path) -> None:
         """Write the weights as the kernels pack them beside the model that was saved in a folder, to be mapped there.

@@ -1,4 +1,4 @@
-"""The command line: gte-np embed, search, verify, similarity, quantize, models, info, warmup, doctor."""
+"""The command line: gte-np embed, search, verify, serve, similarity, quantize, models, info, warmup, doctor."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from gte_np.files import naming
 from gte_np.job_commands import add_job_commands
 from gte_np.kernels.runtime.kernel_functions import kernel_files
 from gte_np.known_models import KNOWN_MODELS
+from gte_np.serve_command import add_serve_command
 from gte_np.terminal import (
     STANDARD_OUTPUT,
     Parser,
@@ -49,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _flush_output()
     except BrokenPipeError:  # the reader, such as head, has enough
         return 0
-    except Terminated:
-        print("gte-np: terminated", file=sys.stderr)
+    except Terminated as error:
+        print(f"gte-np: terminated{error}", file=sys.stderr)
         return 143
-    except KeyboardInterrupt:
-        print("gte-np: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"gte-np: interrupted{error}", file=sys.stderr)
         return 130
     except (GteError, OSError, MemoryError) as error:
         print(f"gte-np: error: {_one_line(error)}", file=sys.stderr)
@@ -88,6 +89,7 @@ def _make_parser() -> Parser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     model = model_options()
     add_job_commands(commands, model)
+    add_serve_command(commands)
     _add_similarity(commands.add_parser("similarity", parents=[model], help="a query against texts"))
     smaller = model_options("int8", "(default: %(default)s)")
     _add_quantize(commands.add_parser("quantize", parents=[smaller], help="a model to a smaller, faster one"))

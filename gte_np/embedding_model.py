@@ -25,7 +25,7 @@ from gte_np.kernels.runtime.lines import JobLine
 from gte_np.kernels.runtime.saved_panels import PANELS_FILES
 from gte_np.known_models import KNOWN_MODELS, KnownModel
 from gte_np.loaded import Loaded
-from gte_np.merging import TEXTS_AT_ONCE, Merging, Waiting, Wish, do_apart
+from gte_np.merging import TEXTS_AT_ONCE, Merging, Wish, do_apart
 from gte_np.modules import Dense
 from gte_np.pipeline import Processed, Steps, different_texts, process, process_windows, windows_of
 from gte_np.progress import progress_bar
@@ -70,19 +70,6 @@ class _Asked(NamedTuple):
     tokens: bool
     precision: str
     ranges: ArrayLike | None
-
-
-class Encoded(NamedTuple):
-    """What `EmbeddingModel.aencode_detailed` gives: what `encode` returns, and what it took.
-
-    `tokens` were computed, those of equal texts once. The call waited for `waited` seconds until it was begun, and
-    was over after `computed` more.
-    """
-
-    embeddings: Any
-    tokens: int
-    waited: float
-    computed: float
 
 
 class EmbeddingModel(Loaded):
@@ -250,12 +237,40 @@ class EmbeddingModel(Loaded):
         """The length of a vector: D, unless a Dense module or `truncate_dim` changes it."""
         return self.truncate_dim or self._dimension
 
+    def with_threads(self, threads: int) -> EmbeddingModel:
+        """A copy, which shares the weights, whose calls use at most so many threads; so do its pickles."""
+        twin = copy(self)
+        vars(twin)["bert"] = self.bert.with_threads(threads)
+        return twin
+
     def tokenize(self, texts: Texts) -> TokenBatch:
         """Return the token ids of the texts, cut to `max_seq_length`, and their token counts before that.
 
         Text b was cut where token_counts[b] > lengths[b]. Counting reads each text to its end.
         """
         return self.tokenizer.tokenize(texts, self.max_seq_length)
+
+    def encode_tokens(
+        self,
+        tokens: TokenBatch,
+        *,
+        output_value: str = "sentence_embedding",
+        normalize_embeddings: bool | None = None,
+        truncate_dim: int | None = None,
+    ) -> Any:
+        """Return the vectors of texts that are token ids already, all in one batch: (B, D) float32.
+
+        The options are those of `encode`, which gives the same vectors for the texts of `tokenize`. Raises TypeError
+        for anything but a TokenBatch, and InputError for ids that the model does not have, for texts with more tokens
+        than it has positions, and for arguments that cannot be.
+        """
+        if not isinstance(tokens, TokenBatch):
+            raise TypeError(f"expected a TokenBatch, such as tokenize gives, got {type(tokens).__name__}.")
+        check_choice("output_value", output_value, OUTPUT_VALUES)
+        finish = self._finish(normalize_embeddings, truncate_dim)
+        if output_value == "token_embeddings":
+            return list(self._hidden_states(tokens))
+        return self._head.vectors(tokens, finish)
 
     def encode(
         self,
@@ -299,7 +314,7 @@ class EmbeddingModel(Loaded):
         )
         asked = self._asked(sentences, options)
         if self._merging is None or asked.tokens or not 0 < len(asked.texts) <= TEXTS_AT_ONCE:
-            return self._encode_apart(asked).embeddings
+            return self._encode_apart(asked)
         texts, places = different_texts(asked.texts)
         with progress_bar(len(asked.texts), asked.show) as advance:
             merged = self._merging.compute(texts, asked.wish, asked.batch_size)
@@ -313,24 +328,14 @@ class EmbeddingModel(Loaded):
         and with the NumPy backend, one call is computed after the other. If the task is cancelled, what was not begun
         is dropped. Errors are those of `encode`.
         """
-        return (await self.aencode_detailed(sentences, **options)).embeddings
-
-    async def aencode_detailed(self, sentences: str | Texts, **options: Any) -> Encoded:
-        """`aencode`, with what a server wants to know of a call beside its result."""
         asked = self._asked(sentences, EncodeOptions(**options))
         if self._merging is None or asked.tokens or not asked.texts:
-            encoded, waited, computed = await do_apart(self._apart, lambda: self._encode_apart(asked))
-            return encoded._replace(waited=waited, computed=computed)
+            return await do_apart(self._apart, lambda: self._encode_apart(asked))
         texts, places = different_texts(asked.texts)
         with progress_bar(len(asked.texts), asked.show) as advance:
             merged = await self._merging.compute_async(texts, asked.wish, asked.batch_size)
             advance(len(asked.texts))
-        embeddings = self._finished(asked, merged.vectors[places], merged.was_cut[places])
-        return Encoded(embeddings, merged.tokens, merged.waited, merged.computed)
-
-    def waiting(self) -> Waiting:
-        """How many calls, texts and tokens wait for this model, of those that are computed together."""
-        return Waiting(0, 0, 0) if self._merging is None else self._merging.count()
+        return self._finished(asked, merged.vectors[places], merged.was_cut[places])
 
     def encode_stream(
         self,
@@ -378,8 +383,7 @@ class EmbeddingModel(Loaded):
         A list is one window, whatever its size.
         """
         batch_size = check_integer("batch_size", batch_size, least=1)
-        check_flag("normalize_embeddings", normalize_embeddings, optional=True)
-        finish = Finish(normalize_embeddings, self._check_truncate_dim(truncate_dim) or self.truncate_dim)
+        finish = self._finish(normalize_embeddings, truncate_dim)
         tokenize = self._tokenizing(self.resolve_prompt(prompt_name, prompt))
         steps: Steps[FloatArray] = Steps(tokenize, self._vectors(finish), lambda done: None)
         return process_windows(windows, steps, batch_size)
@@ -473,11 +477,8 @@ class EmbeddingModel(Loaded):
         check_choice("output_value", options.output_value, OUTPUT_VALUES)
         check_choice("precision", options.precision, PRECISIONS)
         batch_size = check_integer("batch_size", options.batch_size, least=1)
-        check_flag("normalize_embeddings", options.normalize_embeddings, optional=True)
+        finish = self._finish(options.normalize_embeddings, options.truncate_dim)
         check_flag("show_progress_bar", options.show_progress_bar, optional=True)
-        finish = Finish(
-            options.normalize_embeddings, self._check_truncate_dim(options.truncate_dim) or self.truncate_dim
-        )
         prefix = self.resolve_prompt(options.prompt_name, options.prompt)
         show = options.show_progress_bar
         tokens = options.output_value == "token_embeddings"
@@ -494,13 +495,13 @@ class EmbeddingModel(Loaded):
             ranges=options.ranges,
         )
 
-    def _encode_apart(self, asked: _Asked) -> Encoded:
+    def _encode_apart(self, asked: _Asked) -> Any:
         """Encode the texts of one call by themselves."""
         compute = self._hidden_states if asked.tokens else self._vectors(asked.wish.finish)
         with progress_bar(len(asked.texts), asked.show) as advance:
             steps: Steps[FloatArray] = Steps(self._tokenizing(asked.wish.prefix), compute, advance)
-            rows, was_cut, tokens = process(asked.texts, steps, asked.batch_size)
-        return Encoded(self._finished(asked, rows, was_cut), tokens, 0.0, 0.0)
+            rows, was_cut, _ = process(asked.texts, steps, asked.batch_size)
+        return self._finished(asked, rows, was_cut)
 
     def _finished(self, asked: _Asked, rows: Sequence[FloatArray] | FloatArray, was_cut: NDArray[np.bool_]) -> Any:
         """The result of `encode`, of a row for each text."""
@@ -511,6 +512,11 @@ class EmbeddingModel(Loaded):
         matrix = np.asarray(rows) if len(rows) else np.empty((0, dimension), np.float32)
         vectors = quantize_embeddings(matrix, asked.precision, asked.ranges)
         return vectors[0] if asked.is_single else vectors
+
+    def _finish(self, normalize_embeddings: bool | None, truncate_dim: int | None) -> Finish:
+        """Check what is wanted of vectors after pooling."""
+        check_flag("normalize_embeddings", normalize_embeddings, optional=True)
+        return Finish(normalize_embeddings, self._check_truncate_dim(truncate_dim) or self.truncate_dim)
 
     def _vectors(self, finish: Finish) -> Callable[[TokenBatch], FloatArray]:
         """What makes a batch to (B, D') vectors."""

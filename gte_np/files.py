@@ -63,11 +63,22 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    import hashlib  # OpenSSL, which takes some milliseconds to load
+
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove what processes that were killed have left of `whole_file(path)`. No other may be writing it."""
     target = Path(os.path.realpath(path))
     for leftover in target.parent.glob(f".{glob.escape(target.name[:_NAME])}.*.part"):
-        leftover.unlink()
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager

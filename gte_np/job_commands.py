@@ -20,11 +20,13 @@ from gte_np.files import naming
 from gte_np.jobs import (
     ON_ERROR,
     ROWS_PER_SHARD,
+    Hit,
     Job,
     JobOptions,
     Place,
     Progress,
     Results,
+    check_spread,
     model_of,
     reserved,
     run_job,
@@ -33,6 +35,8 @@ from gte_np.jobs import (
     stream_job,
     verify,
 )
+from gte_np.jobs.rows import ID, TEXT
+from gte_np.ray import Cluster, run_on_ray
 from gte_np.terminal import STANDARD_OUTPUT, Parser, Terminated, load_model, print_json, print_line
 
 
@@ -83,6 +87,15 @@ def _add_embed(command: Parser) -> None:
     )
     command.add_argument("--cache", type=Path, help="an SQLite file of vectors that are used again, by any job")
     command.add_argument("--force", action="store_true", help="replace an output that is there")
+    command.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="let actors of Ray compute, of the cluster at HOST:PORT or of a new Ray on this machine; each has as "
+        "many threads as --threads says",
+    )
+    command.add_argument("--actors", type=int, help="of --ray; by default one for each node, or as many as have room")
     _add_vector_options(command)
     command.set_defaults(run=_embed)
 
@@ -131,11 +144,14 @@ def _add_verify(command: Parser) -> None:
 
 def _embed(options: argparse.Namespace) -> None:
     _check_not_input(options)
+    _check_ray(options)
     target = _status(options.output, sys.stdout)
     is_standard_output = options.output == "-" or _is_same(target, _status("-", sys.stdout))
     is_device = target is not None and not stat.S_ISREG(target.st_mode) and not stat.S_ISDIR(target.st_mode)
     with _ended_by_sigterm():
         if is_standard_output or is_device:
+            if options.ray is not None:
+                raise InputError(f"expected -o with a file or a folder with --ray, got {options.output!r}.")
             _embed_to_stream(options, None if is_standard_output else Path(options.output))
         else:
             _embed_to_place(options, Place.find(options.output, options.format))
@@ -147,6 +163,14 @@ def _check_not_input(options: argparse.Namespace) -> None:
     for name in options.input:
         if _is_same(target, _status(name, sys.stdin)) and target and stat.S_ISREG(target.st_mode):
             raise InputError(f"expected an output that is not the input, got {name!r} and {options.output!r}.")
+
+
+def _check_ray(options: argparse.Namespace) -> None:
+    """Raise InputError for options that only one process, or only actors, can heed."""
+    if options.ray is None and options.actors is not None:
+        raise InputError("expected --actors with --ray, got it alone: --threads is for one process.")
+    if options.ray is not None:
+        check_spread(options.input, options.cache)
 
 
 def _status(name: str, stream: Any) -> os.stat_result | None:
@@ -164,9 +188,22 @@ def _is_same(first: os.stat_result | None, second: os.stat_result | None) -> boo
 def _embed_to_place(options: argparse.Namespace, place: Place) -> None:
     with reserved(place, options.force):  # what cannot be written is told of before the work
         job = Job(load_model(options), options.input, _job_options(options))
-        with _progress() as report:
-            summary = run_job(job, place, force=options.force, report=report)
-    print(f"gte-np: {place.path}: {summary}", file=sys.stderr)
+        with _progress() as report, _saying_how_to_go_on():
+            if options.ray is None:
+                summary = run_job(job, place, force=options.force, report=report)
+            else:
+                cluster = Cluster(options.ray or None, options.actors, options.threads)
+                summary = run_on_ray(job, place, cluster, force=options.force, report=report)
+    skipped = f"; {place.skipped_hint} tells which were skipped" if summary.skipped else ""
+    print(f"gte-np: {place.path}: {summary}{skipped}", file=sys.stderr)
+
+
+@contextmanager
+def _saying_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise type(error)("; the same command goes on from here") from error
 
 
 def _embed_to_stream(options: argparse.Namespace, device: Path | None) -> None:
@@ -263,14 +300,21 @@ def _search(options: argparse.Namespace) -> None:
     if options.json:
         print_json([{"score": round(hit.score, 6), **hit.row} for hit in hits])
         return
-    width = max((len(str(hit.row["id"])) for hit in hits), default=0)
-    for hit in hits:
-        print_line(f"{hit.score:9.4f}  {hit.row['id']!s:<{width}}  {_one_line(hit.row.get('text', ''))}".rstrip())
+    lines = [_cells(hit) for hit in hits]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for cells in lines:
+        print_line("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
 
 
-def _one_line(text: str, most: int = 100) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 3] + "..."
+def _cells(hit: Hit) -> list[str]:
+    """What is printed of a row: its score, its id, the fields that were kept, and the text; what is long is cut."""
+    most = {**dict.fromkeys(hit.row, 40), ID: None, TEXT: 100}
+    return [f"{hit.score:9.4f}", *(_one_line(value, most[name]) for name, value in hit.row.items())]
+
+
+def _one_line(value: object, most: int | None) -> str:
+    line = "" if value is None else " ".join(str(value).split())
+    return line if most is None or len(line) <= most else line[: most - 3] + "..."
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ computed in a thread of the pool, as it would be anyway, and in batches that are
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -43,29 +42,13 @@ class Wish(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """What came of a call: vectors, (B, D'), whether each text was cut, (B,), and how many tokens there were in all.
+    """What came of a call: vectors, (B, D'), and whether each text was cut, (B,).
 
-    The vectors may be part of an array that others hold, too. `waited` is how many seconds passed before the first
-    text was taken, and `computed` how many after that.
+    The vectors may be part of an array that others hold, too.
     """
 
     vectors: FloatArray
     was_cut: NDArray[np.bool_]
-    tokens: int
-    waited: float
-    computed: float
-
-
-class Waiting(NamedTuple):
-    """What waits for a model: calls, and their texts that nobody computes yet.
-
-    `tokens` is hardly less than the number of their tokens: it counts one for each character, up to where texts are
-    cut.
-    """
-
-    calls: int
-    texts: int
-    tokens: int
 
 
 class Call:
@@ -77,10 +60,9 @@ class Call:
         self._tell = tell
         self._texts_at_once = min(batch_size, TEXTS_AT_ONCE)
         self._error: BaseException | None = None
-        self._parts: dict[int, tuple[FloatArray, NDArray[np.bool_], int]] = {}  # by the number of their first text
+        self._parts: dict[int, Merged] = {}  # by the number of their first text
         self._taken = 0  # how many texts
         self._ready: tuple[TokenBatch, range] | None = None  # the next ones, as tokens, and which they are there
-        self._put_at, self._taken_at = time.perf_counter(), 0.0
 
     @property
     def has_more(self) -> bool:
@@ -109,7 +91,6 @@ class Call:
         if last == numbers.start:
             return None
         self._ready = (tokens, range(last, numbers.stop)) if last < numbers.stop else None
-        self._taken_at = self._taken_at or time.perf_counter()
         piece = Piece(self, self._taken, tokens, range(numbers.start, last))
         self._taken += last - numbers.start
         return piece
@@ -118,13 +99,12 @@ class Call:
         """Keep what came of a piece, which may be computed twice."""
         lengths = piece.batch.lengths[piece.numbers.start : piece.numbers.stop]
         counts = piece.batch.token_counts[piece.numbers.start : piece.numbers.stop]
-        self._parts[piece.first] = vectors, counts > lengths, piece.tokens
+        self._parts[piece.first] = Merged(vectors, counts > lengths)
 
     def end(self, error: BaseException | None = None) -> None:
         """Be over, and tell so, once."""
         if not self.is_over:
             self._error, self.is_over = error, True
-            self._ended_at = time.perf_counter()
             self._tell()
 
     def result(self) -> Merged:
@@ -134,17 +114,10 @@ class Call:
                 raise self._error
             finally:
                 self._error = None  # its traceback knows this call
-        vectors, was_cut, tokens = zip(*self._parts.values(), strict=True)
-        waited, computed = self._taken_at - self._put_at, self._ended_at - self._taken_at
-        if len(vectors) == 1:
-            return Merged(vectors[0], was_cut[0], tokens[0], waited, computed)
-        return Merged(np.concatenate(vectors), np.concatenate(was_cut), sum(tokens), waited, computed)
-
-    def left(self) -> tuple[int, int]:
-        """How many texts nobody has taken, and about how many tokens they have at most."""
-        texts = self.texts[self._taken :]
-        specials, most = 2 + len(self.wish.prefix), self.wish.max_length
-        return len(texts), sum(min(specials + len(text), most) for text in texts)
+        if len(self._parts) == 1:
+            return next(iter(self._parts.values()))
+        vectors, was_cut = zip(*self._parts.values(), strict=True)
+        return Merged(np.concatenate(vectors), np.concatenate(was_cut))
 
 
 class Piece(NamedTuple):
@@ -198,11 +171,6 @@ class Merging(Line[Call]):
         """Let a call wait no longer; what is computed of it is thrown away."""
         item.is_dropped = True
         super().drop(item)
-
-    def count(self) -> Waiting:
-        """What waits now."""
-        left = [call.left() for call in self.waiting()]
-        return Waiting(len(left), sum(texts for texts, _ in left), sum(tokens for _, tokens in left))
 
     def serve(self, waiting: deque[Call]) -> None:
         """Compute what waits, step by step."""
@@ -310,23 +278,20 @@ def _apart_if_it_fails(
             _apart_if_it_fails(function, [item], call_of)
 
 
-async def do_apart(line: JobLine, function: Callable[[], Result]) -> tuple[Result, float, float]:
+async def do_apart(line: JobLine, function: Callable[[], Result]) -> Result:
     """The function's result, from the one thread that does the jobs of a line; raise what it raises.
 
-    Return also how many seconds it waited and took. If the task is cancelled before, it is not called.
+    If the task is cancelled before, it is not called.
     """
     over, tell = _future()
     results: list[Result] = []
     errors: list[BaseException] = []
-    times = [time.perf_counter()]
 
     def do() -> None:
-        times.append(time.perf_counter())
         try:
             results.append(function())
         except BaseException as error:
             errors.append(error)
-        times.append(time.perf_counter())
         tell()
 
     try:
@@ -337,7 +302,7 @@ async def do_apart(line: JobLine, function: Callable[[], Result]) -> tuple[Resul
         raise
     while errors:
         raise errors.pop()
-    return results[0], times[1] - times[0], times[2] - times[1]
+    return results[0]
 
 
 def _future() -> tuple[Any, Callable[[], object]]:

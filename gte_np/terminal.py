@@ -13,6 +13,8 @@ from gte_np.files import naming
 from gte_np.formats import dtypes
 
 STANDARD_OUTPUT = "standard output"
+MODEL_HELP = "a folder, or a name on the hub such as thenlper/gte-large-zh"
+AS_SAVED = "(by default what the model was saved in)"
 
 
 class Terminated(KeyboardInterrupt):
@@ -28,12 +30,16 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def model_options(
-    dtype: str | None = None, default_dtype: str = "(by default what the model was saved in)"
-) -> Parser:
-    """The options that load a model, as a parent of a command's parser."""
+def model_options(dtype: str | None = None, default_dtype: str = AS_SAVED) -> Parser:
+    """The options that load one model, as a parent of a command's parser."""
+    options = loading_options(dtype, default_dtype)
+    options.add_argument("model", help=MODEL_HELP)
+    return options
+
+
+def loading_options(dtype: str | None, default_dtype: str) -> Parser:
+    """How models are loaded, as a parent of a command's parser, without their names."""
     options = Parser(add_help=False)
-    options.add_argument("model", help="a folder, or a name on the hub such as thenlper/gte-large-zh")
     options.add_argument("--revision", help="branch, tag or commit on the hub; by default its main branch")
     options.add_argument("--cache-dir", help="where downloads are kept; by default the hub's cache")
     options.add_argument("--local-files-only", action="store_true", help="never use the network")
@@ -51,8 +57,13 @@ def model_options(
 
 def load_model(options: argparse.Namespace) -> EmbeddingModel:
     """The model that the options of a command ask for."""
+    return load_named(options.model, options)
+
+
+def load_named(name: str, options: argparse.Namespace) -> EmbeddingModel:
+    """The model of that name, loaded as the options of a command say."""
     return EmbeddingModel(
-        options.model,
+        name,
         revision=options.revision,
         cache_dir=options.cache_dir,
         local_files_only=options.local_files_only,

@@ -18,7 +18,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from gte_np.jobs.workspace import sha256_of
+from gte_np.files import sha256_of
 from tests.checkpoints import small_model
 
 FORMATS = ("npy", "parquet", "jsonl")
@@ -85,7 +85,7 @@ def interrupt(command: Sequence[str], folder: Path, number: int, kills: int, see
     begin = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)
     seconds = time.monotonic() - begin
-    expected = _digests(output)
+    expected = digests(output)
     _empty(output)
     random = Random(seed)
     killed, jobs, differences = 0, 0, []
@@ -101,11 +101,11 @@ def interrupt(command: Sequence[str], folder: Path, number: int, kills: int, see
             differences += [] if number == signal.SIGKILL or _is_quiet(said) else [said.decode()]
             continue
         jobs += 1
-        if _digests(output) != expected:
+        if digests(output) != expected:
             differences.append(f"job {jobs} after {killed} kills")
         _empty(output)
     subprocess.run(command, check=True, capture_output=True)
-    if _digests(output) != expected:
+    if digests(output) != expected:
         differences.append("the last job")
     return Outcome(killed, jobs + 1, differences)
 
@@ -115,7 +115,7 @@ def _is_quiet(said: bytes) -> bool:
     return b"Traceback" not in said or b"in main" not in said
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def digests(folder: Path) -> dict[str, str]:
     return {os.fspath(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
 
 

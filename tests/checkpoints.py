@@ -213,6 +213,17 @@ def small_model(folder: Path, *, pooling: str = "mean", **config: Any) -> Path:
     return folder
 
 
+def two_layers(folder: Path, tokenizer: Path) -> Path:
+    """Write two layers of all-MiniLM-L6-v2's shape, with the tokenizer files of its folder; return the new folder."""
+    sizes = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536, "num_hidden_layers": 2}
+    write_config(folder, vocab_size=30522, max_position_embeddings=512, **sizes)
+    write_weights(folder, pooler=False)
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        (folder / name).write_bytes((tokenizer / name).read_bytes())
+    write_modules(folder, pooling_flags(384, "mean"), "Normalize")
+    return folder
+
+
 def dense_model(
     folder: Path, *, pooling: Sequence[str] = ("mean",), out_features: int = 45, activation: str = "Tanh"
 ) -> Path:

@@ -123,6 +123,21 @@ def test_precision_of_one_text(small: EmbeddingModel) -> None:
         small.encode("happy", precision="int8")
 
 
+def test_encode_tokens_gives_the_vectors_of_encode(small: EmbeddingModel) -> None:
+    batch = small.tokenize(ORDINARY)
+    for options in ({}, {"normalize_embeddings": False}, {"normalize_embeddings": True, "truncate_dim": 5}):
+        assert np.array_equal(small.encode_tokens(batch, **options), small.encode(ORDINARY, **options))
+    states = small.encode_tokens(batch, output_value="token_embeddings")
+    for found, expected in zip(states, small.encode(ORDINARY, output_value="token_embeddings"), strict=True):
+        assert np.array_equal(found, expected)
+    with pytest.raises(InputError, match="expected truncate_dim to be from 1 to 32, got 33"):
+        small.encode_tokens(batch, truncate_dim=33)
+    with pytest.raises(InputError, match="output_value"):
+        small.encode_tokens(batch, output_value="logits")
+    with pytest.raises(TypeError):
+        small.encode_tokens(ORDINARY)  # type: ignore[arg-type]
+
+
 def test_token_embeddings(small: EmbeddingModel) -> None:
     tokens = small.encode(TEXTS, output_value="token_embeddings")
     raw = small.encode(TEXTS, normalize_embeddings=False)

@@ -83,12 +83,18 @@ def callers() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
+def count_waiting(model: EmbeddingModel) -> int:
+    """How many calls wait that nobody computes."""
+    assert model._merging is not None
+    return len(model._merging._current().waiting)
+
+
 def begin(
     callers: ThreadPoolExecutor, model: EmbeddingModel, texts: Any, waiting: int, **options: Any
 ) -> Future[Any]:
     """Begin a call; return when so many wait that nobody computes."""
     future = callers.submit(model.encode, texts, **options)
-    wait_until(lambda: model.waiting().calls == waiting)
+    wait_until(lambda: count_waiting(model) == waiting)
     return future
 
 
@@ -119,7 +125,7 @@ def test_thirty_two_callers(dtype: str, small_folder: Path) -> None:
                 assert np.array_equal(row, vector)
 
     call_in_threads(encode_often, 32)
-    assert model.waiting() == (0, 0, 0)
+    assert not count_waiting(model)
 
 
 def test_what_waits_is_computed_at_once(model: EmbeddingModel, gate: Gate, callers: ThreadPoolExecutor) -> None:
@@ -219,21 +225,6 @@ def test_long_texts_do_not_starve_short_ones(model: EmbeddingModel, gate: Gate, 
     assert all(np.array_equal(call.result(60), expected) for call in calls)
 
 
-def test_what_waits_is_counted(model: EmbeddingModel, gate: Gate, callers: ThreadPoolExecutor) -> None:
-    assert model.waiting() == (0, 0, 0)
-    calls = [
-        gate.occupy(callers, "happy"),
-        begin(callers, model, ["happy", "person", "happy"], 1),
-        begin(callers, model, "person " * 100, 2, prompt="happy"),
-    ]
-    waiting = model.waiting()
-    assert waiting == (2, 3, 7 + 8 + 64)
-    gate.let()
-    for call in calls:
-        call.result(60)
-    assert model.waiting() == (0, 0, 0)
-
-
 # --- errors -------------------------------------------------------------------------------------------------------
 
 
@@ -295,7 +286,7 @@ def test_no_thread_for_a_leader(model: EmbeddingModel, monkeypatch: pytest.Monke
         patch.setattr(threading.Thread, "start", start)
         with pytest.raises(BackendError, match="start another thread"):
             model.encode("happy")
-    assert model.waiting() == (0, 0, 0)
+    assert not count_waiting(model)
     assert np.array_equal(model.encode("happy"), expected)
 
 
@@ -310,7 +301,7 @@ def test_who_is_interrupted_leaves(
     others = [] if is_begun else [gate.occupy(callers, "person")]
     with interrupt_after(0.2), pytest.raises(KeyboardInterrupt):
         model.encode("happy")
-    assert model.waiting() == (0, 0, 0)
+    assert not count_waiting(model)
     assert gate.batches == [[3]]
     others.append(begin(callers, model, "happy person", 1))
     gate.let()
@@ -398,7 +389,7 @@ for with_others in (False, True):
     stop.set()
     if with_others:
         beside.join()
-    while any(model.waiting()):
+    while model._merging._current().waiting:
         pass
 """
 
@@ -468,11 +459,11 @@ def test_a_task_that_is_cancelled(model: EmbeddingModel, gate: Gate) -> None:
         wait_until(lambda: len(gate.batches) == 1)
         tasks += [asyncio.create_task(model.aencode("happy person")) for _ in range(4)]
         await asyncio.sleep(0)
-        assert model.waiting().calls == 4
+        assert count_waiting(model) == 4
         for number in (0, 2, 3):  # the first is at work
             tasks[number].cancel()
         await asyncio.sleep(0)
-        assert model.waiting().calls == 2
+        assert count_waiting(model) == 2
         gate.let()
         found = await asyncio.gather(*tasks, return_exceptions=True)
         assert [isinstance(one, asyncio.CancelledError) for one in found] == [True, False, True, True, False]
@@ -550,32 +541,6 @@ def test_loops_of_several_threads(model: EmbeddingModel) -> None:
         assert np.array_equal(vectors, expected[number:])
 
 
-def test_what_a_call_took(model: EmbeddingModel, gate: Gate) -> None:
-    async def call() -> None:
-        tasks = [asyncio.create_task(model.aencode_detailed("happy"))]
-        await asyncio.sleep(0)
-        wait_until(lambda: len(gate.batches) == 1)
-        tasks += [asyncio.create_task(model.aencode_detailed(text)) for text in ("person", "happy person")]
-        await asyncio.sleep(0.1)
-        gate.let(1)
-        await asyncio.sleep(0.1)
-        gate.let(1)
-        first, second, third = await asyncio.gather(*tasks)
-        assert [first.tokens, second.tokens, third.tokens] == [3, 3, 4]
-        assert first.computed >= 0.1
-        assert (second.waited, second.computed) >= (0.1, 0.09)
-        assert first.waited < third.waited
-        assert third.embeddings.shape == (32,)
-        apart = await model.aencode_detailed(["happy"], output_value="token_embeddings")
-        assert apart.tokens == 3
-        assert apart.computed > 0 <= apart.waited
-
-    gate_of_last = threading.Timer(1, gate.let)
-    gate_of_last.start()
-    asyncio.run(call())
-    gate_of_last.join()
-
-
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
@@ -624,13 +589,13 @@ encoder._run_all = wait
 callers = [threading.Thread(target=check, args=[number], daemon=True) for number in range(10)]
 for caller in callers:
     caller.start()
-while model.waiting().calls < 9:  # one is at work
+while len(model._merging._current().waiting) < 9:  # one is at work
     pass
 child = os.fork()
 if child == 0:
     signal.alarm(20)
     encoder._run_all = run_all
-    assert not any(model.waiting())
+    assert not model._merging._current().waiting
     check(1)
     others = [threading.Thread(target=check, args=[number]) for number in range(10)]
     for other in others:
@@ -643,7 +608,7 @@ if child == 0:
         assert os.waitpid(grandchild, 0)[1] == 0
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
-assert model.waiting().calls == 9
+assert len(model._merging._current().waiting) == 9
 opened.set()
 for caller in callers:
     caller.join()

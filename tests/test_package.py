@@ -156,7 +156,10 @@ def test_sessions_in_the_readme(
     assert numbers[0] == pytest.approx(numbers[1], abs=2e-4 if "similarity" in command else 1e-6)
 
 
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "DEPLOYMENT.md", "benchmarks/README.md", "benchmarks/RESULTS.md")
+DOCUMENTS = (
+    *("README.md", "ARCHITECTURE.md", "CORPUS.md", "DEPLOYMENT.md", "DISTRIBUTED.md", "SERVING.md", "STORES.md"),
+    *("benchmarks/README.md", "benchmarks/RESULTS.md"),
+)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -30,7 +30,8 @@ LEVELS = (
     ("embedding_model",),
     ("",),  # the package itself
     ("jobs", "terminal"),
-    ("job_commands",),
+    ("ray", "serve"),
+    ("job_commands", "serve_command"),
     ("cli",),
     ("__main__",),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gte_np import BackendError, EmbeddingModel
+from gte_np import BackendError, EmbeddingModel, InputError
 from gte_np.kernels.runtime import threads
 from gte_np.kernels.runtime.threads import ThreadPool, available_processors, pool, take_turns
 from tests.programs import run_program
@@ -848,3 +849,34 @@ assert errors
 
 def test_calls_near_the_limit_of_recursion(small_folder: Path) -> None:
     run_program(DEEP_CALLS, small_folder)
+
+
+def test_a_copy_with_other_threads_shares_the_weights(small: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    claimed: list[int] = []
+    claim = ThreadPool.claim
+
+    def noted(self: ThreadPool, limit: int) -> Any:
+        claimed.append(limit)
+        return claim(self, limit)
+
+    monkeypatch.setattr(ThreadPool, "claim", noted)
+    expected = small.encode(TEXTS)
+    before = set(claimed)
+    twin = small.with_threads(3)
+    for model in (twin, pickle.loads(pickle.dumps(twin))):
+        claimed.clear()
+        assert np.array_equal(model.encode(TEXTS), expected)
+        assert set(claimed) == {3}
+    claimed.clear()
+    small.encode(TEXTS)
+    assert set(claimed) == before
+    assert vars(twin.bert._encoder)["weights"] is vars(small.bert._encoder)["weights"]
+    with pytest.raises(InputError, match="threads"):
+        small.with_threads(0)
+
+
+def test_numpy_has_the_threads_of_its_blas(small_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = EmbeddingModel(small_folder, backend="numpy")
+    twin = pickle.loads(pickle.dumps(model.with_threads(3)))
+    assert np.array_equal(twin.encode(TEXTS), model.encode(TEXTS))
+    assert not caplog.records

@@ -139,6 +139,44 @@ def test_cutting_keeps_both_ends(chinese: Tokenizer, length: int) -> None:
         assert batch.token_counts[text] == count
 
 
+@pytest.mark.parametrize("length", [2, 3, 5, 10, 11])
+def test_cutting_the_beginning_keeps_both_ends(chinese: Tokenizer, length: int) -> None:
+    whole = chinese.tokenize(["中国的首都是哪里"])[0]
+    expected = [101, *whole[1:-1].tolist()[max(0, 10 - length) :], 102]
+    assert chinese.cut_beginning(whole, length).tolist() == expected
+
+
+def test_tokens_of_a_text(chinese: Tokenizer) -> None:
+    text = "Paris 北京!"
+    tokens = chinese.tokens_of(text)
+    assert [token.id for token in tokens] == chinese.tokenize([text])[0].tolist()
+    assert (tokens[0], tokens[-1]) == ((101, "[CLS]", True, None, None), (102, "[SEP]", True, None, None))
+    bare = chinese.tokens_of(text, special_tokens=False)
+    assert bare == tokens[1:-1]
+    assert [text[token.start : token.stop] for token in bare] == [token.text for token in bare]
+    assert [token.text for token in bare][-3:] == ["北", "京", "!"]
+    with pytest.raises(TypeError, match="expected texts that are str, got int"):
+        chinese.tokens_of(7)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="lone surrogate"):
+        chinese.tokens_of("\ud800")
+
+
+def test_a_text_of_tokens(chinese: Tokenizer) -> None:
+    ids = chinese.tokenize(["北京 paris"])[0].tolist()
+    assert chinese.text_of(ids) == "北 京 paris"
+    assert chinese.text_of(ids, special_tokens=True) == "[CLS] 北 京 paris [SEP]"
+    assert chinese.tokens_of("\u16a0")[1].id == chinese.unk_token_id
+    cases: list[tuple[Any, type[Exception]]] = [
+        ([1.5], TypeError),
+        ([True], TypeError),
+        ([-1], InputError),
+        ([10**6], InputError),
+    ]
+    for wrong, error in cases:
+        with pytest.raises(error, match="token ids"):
+            chinese.text_of(wrong)
+
+
 def test_without_a_length_nothing_is_cut(chinese: Tokenizer) -> None:
     assert chinese.tokenize(["中" * 9000]).lengths.tolist() == [9002]
 

@@ -12,6 +12,7 @@ from typing import Any
 from gte_np.arguments import check_flag
 from gte_np.checkpoint.hub import local_folder, resolve_model
 from gte_np.errors import CheckpointError, ModelNotFoundError
+from gte_np.files import sha256_of
 
 _State = tuple[int, int]  # the size of a file and when it was changed, in ns
 
@@ -133,13 +134,7 @@ def _state(path: Path) -> _State | None:
 @lru_cache(maxsize=256)  # a model may be pickled for each task of a pool
 def _digest(path: Path, state: _State) -> str | None:
     """SHA-256 of a file that is in that state, None if it is gone."""
-    import hashlib  # OpenSSL, which takes some milliseconds to load
-
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while part := file.read(1 << 20):
-                digest.update(part)
+        return sha256_of(path)
     except OSError:
         return None
-    return digest.hexdigest()

@@ -6,7 +6,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gte_np.errors import InputError
 from gte_np.jobs.input_formats import INPUT_FORMATS
@@ -67,10 +67,21 @@ def _split_suffix(path: Path) -> tuple[str, str]:
     return suffix, ""
 
 
-def all_chunks(inputs: Iterable[Input], size: int, fields: Fields) -> Iterator[Chunk]:
+class Numbered(NamedTuple):
+    """A chunk, its number, and the number of its first row, both among those of all inputs, from 0."""
+
+    number: int
+    first_row: int
+    chunk: Chunk
+
+
+def all_chunks(inputs: Iterable[Input], size: int, fields: Fields) -> Iterator[Numbered]:
     """The chunks of all inputs, one input after the other."""
+    number = first_row = 0
     for source in inputs:
-        yield from source.format.chunks(source, size, fields, None)
+        for chunk in source.format.chunks(source, size, fields, None):
+            yield Numbered(number, first_row, chunk)
+            number, first_row = number + 1, first_row + len(chunk.records)
 
 
 def reread(source: Input, place: dict[str, Any], size: int, fields: Fields) -> Chunk:

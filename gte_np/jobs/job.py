@@ -16,7 +16,7 @@ from gte_np.embedding_model import EmbeddingModel
 from gte_np.embedding_quantization import PRECISIONS, find_ranges, quantize_embeddings
 from gte_np.encoder_interface import FloatArray
 from gte_np.errors import InputError
-from gte_np.jobs.input_files import find_inputs
+from gte_np.jobs.input_files import Numbered, all_chunks, find_inputs
 from gte_np.jobs.inputs import Chunk
 from gte_np.jobs.parts import Part, Schema
 from gte_np.jobs.rows import ID, TEXT, Fields, Rows, check_fields, read_rows
@@ -24,7 +24,7 @@ from gte_np.jobs.workspace import Place, Shard, write_shard_files
 from gte_np.pipeline import Processed
 
 ON_ERROR = ("fail", "skip")
-ROWS_PER_SHARD = 4096
+ROWS_PER_SHARD = 2048
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,10 @@ class Job:
             "format": place.format_name,
         }
 
+    def chunks(self) -> Iterator[Numbered]:
+        """The chunks of the inputs, each of which becomes a shard."""
+        return all_chunks(self.inputs, self.options.rows_per_shard, self.fields)
+
     def read(self, chunk: Chunk, first_row: int, kinds: Mapping[str, str] | None) -> Rows:
         """The rows of a chunk. The kinds of their columns are those of the first chunk, if they are given.
 
@@ -144,9 +148,14 @@ class Job:
         vectors = quantize_embeddings(content.vectors, self.options.precision, ranges)
         return Part({**content.rows.columns, **texts}, vectors)
 
+    @property
+    def has_ranges(self) -> bool:
+        """Whether the vectors are put on a scale that all shards share."""
+        return self.options.precision in ("int8", "uint8")
+
     def ranges_of(self, vectors: FloatArray) -> NDArray[np.float32] | None:
         """The ranges that were given, or those of the vectors of the first shard; None for other precisions."""
-        if self.options.precision not in ("int8", "uint8"):
+        if not self.has_ranges:
             return None
         return find_ranges(vectors, self.options.precision) if self.options.ranges is None else self.options.ranges
 

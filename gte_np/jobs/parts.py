@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,11 +69,15 @@ def rows_file(path: Path) -> Path:
     return path.with_name(path.name + _ROWS_OF)
 
 
+def json_line(value: object) -> bytes:
+    """A value as a line of JSON."""
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
 def write_rows(file: IO[bytes], columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns as JSON lines."""
     for values in zip(*columns.values(), strict=True):
-        row = dict(zip(columns, values, strict=True))
-        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.write(json_line(dict(zip(columns, values, strict=True))))
 
 
 def read_json_lines(path: Path, wanted: Container[int] = EVERY) -> Iterator[dict[str, Any]]:
@@ -88,8 +93,7 @@ def concatenate(file: IO[bytes], paths: Sequence[Path], skipped: int = 0) -> Non
     for path in paths:
         with path.open("rb") as part:
             part.seek(skipped)
-            while block := part.read(_COPIED):
-                file.write(block)
+            shutil.copyfileobj(part, file, _COPIED)
 
 
 class NumpyArray:
@@ -107,8 +111,8 @@ class NumpyArray:
         arrays = [np.load(path, mmap_mode="r") for path in paths]
         rows = sum(len(array) for array in arrays)
         self._write_header(file, np.broadcast_to(np.zeros((), schema.dtype), (rows, schema.width)))
-        for array in arrays:
-            file.write(array.data)
+        for path, array in zip(paths, arrays, strict=True):  # by reading: what is mapped would count as memory
+            concatenate(file, [path], path.stat().st_size - array.nbytes)
 
     def _write_header(self, file: IO[bytes], vectors: NDArray[Any]) -> None:
         """Write the header of np.save, which would seek."""
@@ -317,9 +321,13 @@ def _arrow_table(schema: Schema, part: Part) -> Any:
     pa = arrow("Arrow")
     fields = _arrow_schema(schema)
     columns = [pa.array(values, fields.field(name).type) for name, values in part.columns.items()]
-    numbers = pa.array(np.ascontiguousarray(part.vectors).reshape(-1))
-    vectors = pa.FixedSizeListArray.from_arrays(numbers, schema.width)
-    return pa.table([*columns, vectors], schema=fields)
+    return pa.table([*columns, arrow_vectors(part.vectors)], schema=fields)
+
+
+def arrow_vectors(vectors: NDArray[Any]) -> Any:
+    """Vectors, (B, W), as a column of lists of one size."""
+    pa = arrow("Arrow")
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), vectors.shape[1])
 
 
 OUTPUT_FORMATS: dict[str, OutputFormat] = {

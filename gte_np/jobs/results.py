@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from gte_np.embedding_model import EmbeddingModel
 from gte_np.errors import InputError
+from gte_np.files import sha256_of
 from gte_np.jobs.parts import OUTPUT_FORMATS
-from gte_np.jobs.workspace import Place, Shard, read_manifest, sha256_of
+from gte_np.jobs.workspace import Place, Shard, read_manifest, read_ranges
 
 
 class Results:
@@ -25,7 +27,9 @@ class Results:
     def __init__(self, name: str) -> None:
         path = Path(name)
         if not path.exists():
-            raise InputError(f"expected an output of gte-np embed, got {name!r}, which does not exist.")
+            is_begun = Place(path, "", True).folder.exists()
+            came = "is not finished: give the same gte-np embed again" if is_begun else "does not exist"
+            raise InputError(f"expected an output of gte-np embed, got {name!r}, which {came}.")
         place = Place(path, "", not path.is_dir())
         manifest = read_manifest(place)
         self.settings: dict[str, Any] = manifest["settings"]
@@ -37,11 +41,10 @@ class Results:
         self._dtype = np.dtype(manifest["schema"]["dtype"])
         self._files: dict[str, str] = manifest["files"]
 
-    @property
+    @cached_property
     def ranges(self) -> NDArray[np.float32] | None:
         """The ranges of int8 and uint8, (2, D), if there are any."""
-        path = self.place.ranges
-        return np.load(path, allow_pickle=False) if path.exists() else None
+        return read_ranges(self.place.ranges)
 
     def files(self) -> dict[Path, str]:
         """The files of the output, and the SHA-256 that each had when the job finished."""
@@ -56,6 +59,13 @@ class Results:
                 raise InputError(f"expected the file {str(path)!r}, which the job has written, got none.")
             if sha256_of(path) != digest:
                 raise InputError(f"expected {str(path)!r} as the job has written it, got other content.")
+
+    def check_model(self, model: EmbeddingModel) -> None:
+        """Raise InputError for a model that may give other vectors than those of the output."""
+        for key, value in model.fingerprint().items():
+            if self.settings[key] != value:
+                expected = f"{key} {self.settings[key]!r}"
+                raise InputError(f"expected the model of the output, with {expected}, got one with {key} {value!r}.")
 
     def _paths(self) -> list[Path]:
         return [self.place.path] if self.place.is_file else [self.place.shard(shard.number) for shard in self.shards]
@@ -95,9 +105,5 @@ def model_of(results: Results, name: str | None = None, threads: int | None = No
         name or settings["name_or_path"], dtype=settings["dtype"], threads=threads, pooling=pooling
     )
     model.max_seq_length = settings["max_seq_length"]
-    for key, value in model.fingerprint().items():
-        if settings[key] != value:
-            raise InputError(
-                f"expected the model of the output, with {key} {settings[key]!r}, got one with {key} {value!r}."
-            )
+    results.check_model(model)
     return model

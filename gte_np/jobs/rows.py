@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from gte_np.arguments import find_surrogate
 from gte_np.errors import GteError, InputError
 
 # The names of columns of an output that are not the input's.
@@ -107,10 +108,9 @@ def _kind_name(value: object) -> str:
 
 
 def _check_unicode(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RowError(f"expected valid Unicode, got a lone surrogate at character {error.start}.") from error
+    place = find_surrogate(text)
+    if place is not None:
+        raise RowError(f"expected valid Unicode, got a lone surrogate at character {place}.")
     return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import IO
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from gte_np.errors import InputError
 from gte_np.jobs.job import Job, ShardContent
 from gte_np.jobs.parts import OUTPUT_FORMATS, TextFormat
-from gte_np.jobs.run import JobRun, Summary
+from gte_np.jobs.run import Summary, compute_all
 from gte_np.jobs.workspace import Shard
 
 logger = logging.getLogger("gte_np")
@@ -34,6 +35,7 @@ class _Stream:
     def __init__(self, job: Job, file: IO[bytes], file_format: TextFormat) -> None:
         self._job, self._file, self._format = job, file, file_format
         self.shards: dict[int, Shard] = {}
+        self.kinds: Mapping[str, str] | None = None
         self.ranges = job.options.ranges
 
     def keep_ranges(self, ranges: NDArray[np.float32]) -> None:
@@ -60,6 +62,6 @@ def stream_job(job: Job, file: IO[bytes], file_format: TextFormat) -> Summary:
             f"expected --ranges FILE with {job.options.precision} on standard output, or -o FILE, beside which the "
             "ranges of the vectors are kept."
         )
-    summary = JobRun(job, _Stream(job, file, file_format))()
+    summary = compute_all(job, _Stream(job, file, file_format))
     job.model.warn_of_cuts(summary.cut, summary.rows)
     return summary

@@ -71,7 +71,7 @@ class SqliteVectors:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS vectors"
-                " (key BLOB PRIMARY KEY, vector BLOB NOT NULL, was_cut INTEGER NOT NULL) WITHOUT ROWID"
+                " (key BLOB PRIMARY KEY, vector BLOB NOT NULL, was_cut INTEGER NOT NULL)"
             )
 
     @contextmanager

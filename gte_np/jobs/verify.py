@@ -35,10 +35,7 @@ def verify(results: Results, model: EmbeddingModel, sample: int | None = None) -
     settings = results.settings
     if not settings["with_text"]:
         raise InputError("expected an output with texts, to compute their vectors again, got one without.")
-    came = model.fingerprint()
-    for name, value in came.items():
-        if settings[name] != value:
-            raise InputError(f"expected the {name} of the output, {settings[name]!r}, got {value!r}.")
+    results.check_model(model)
     chosen = None if sample is None else set(Random().sample(range(results.rows), min(sample, results.rows)))
     stored: list[_Stored] = []  # of the windows that are being computed
     checked = 0

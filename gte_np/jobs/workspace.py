@@ -6,7 +6,6 @@ and a line for each shard; a line follows the files that it names, so a kill at 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,11 +18,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.errors import InputError
-from gte_np.files import naming, remove_leftovers, whole_file
-from gte_np.jobs.parts import OUTPUT_FORMATS, OutputFormat, Part, Schema, concatenate, rows_file, write_rows
+from gte_np.files import naming, remove_leftovers, sha256_of, whole_file
+from gte_np.jobs.parts import (
+    OUTPUT_FORMATS,
+    OutputFormat,
+    Part,
+    Schema,
+    concatenate,
+    json_line,
+    rows_file,
+    write_rows,
+)
 from gte_np.jobs.rows import Problem
 
 JOURNAL, MANIFEST, LOCK, RANGES, SKIPPED = "journal.jsonl", "manifest.json", ".lock", "ranges.npy", ".skipped.jsonl"
+
+
+# Settings that are read from a manifest, to make vectors like those of the output.
+_READ_SETTINGS = (
+    *("model", "name_or_path", "dtype", "backend", "pooling", "prompt", "max_seq_length"),
+    *("normalize_embeddings", "truncate_dim", "precision", "format", "with_text"),
+)
 
 
 class Place(NamedTuple):
@@ -45,7 +60,7 @@ class Place(NamedTuple):
         endings = ", ".join(f".{ending}" for ending in OUTPUT_FORMATS)
         if is_file and path.is_dir():
             raise InputError(f"expected a file to write to, got the folder {name!r}.")
-        if not is_file and (path.is_file() or (suffix and not path.is_dir() and not name.endswith("/"))):
+        if not is_file and (path.is_file() or (suffix and not path.is_dir() and not name.endswith(("/", os.sep)))):
             raise InputError(f"expected an output file that ends in {endings}, or a folder, as NAME/, got {name!r}.")
         if is_file and format_name not in (None, suffix):
             raise InputError(f"expected an output file that ends in .{format_name}, or a folder, got {name!r}.")
@@ -77,6 +92,11 @@ class Place(NamedTuple):
     def skipped(self) -> Path:
         """Where the skipped rows of a single file are in the end."""
         return self.path.with_name(self.path.name + SKIPPED)
+
+    @property
+    def skipped_hint(self) -> str:
+        """Where the skipped rows of an output are in the end, for people."""
+        return str(self.skipped if self.is_file else self.path / f"*{SKIPPED}")
 
     def _beside(self, name: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{name}") if self.is_file else self.path / name
@@ -116,8 +136,7 @@ class Workspace:
 
     def read_ranges(self) -> NDArray[np.float32] | None:
         """The ranges that were kept, (2, D), if there are any."""
-        path = self.place.folder / RANGES
-        return np.load(path, allow_pickle=False) if path.exists() else None
+        return read_ranges(self.place.folder / RANGES)
 
     def finish_shard(self, shard: Shard) -> None:
         """Note in the journal that a shard is finished."""
@@ -168,6 +187,11 @@ class Workspace:
         return {path.name: sha256_of(path) for path in written}
 
 
+def read_ranges(path: Path) -> NDArray[np.float32] | None:
+    """The ranges in a file, (2, D), if it is there."""
+    return np.load(path, allow_pickle=False) if path.exists() else None
+
+
 def write_shard_files(
     place: Place, number: int, schema: Schema, part: Part, problems: list[Problem]
 ) -> dict[str, str]:
@@ -183,7 +207,7 @@ def write_shard_files(
     if problems:
         with _written(_skipped(path)) as file:
             for problem in problems:
-                file.write(json.dumps(problem._asdict(), ensure_ascii=False).encode() + b"\n")
+                file.write(json_line(problem._asdict()))
         written.append(_skipped(path))
     return {path.name: sha256_of(path) for path in written}
 
@@ -199,30 +223,32 @@ def _written(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def read_manifest(place: Place) -> dict[str, Any]:
     """The manifest of a finished output. Raises InputError if it is none."""
     try:
         manifest = json.loads(place.manifest.read_text("utf-8"))
         settings, shards = manifest["settings"], [Shard(**shard) for shard in manifest["shards"]]
+        _check_manifest(manifest, shards)
     except FileNotFoundError as error:
         raise InputError(
             f"expected an output of gte-np embed, got {str(place.path)!r} without its manifest: it is not finished, "
             "or was not made by it."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"expected the manifest of a job in {str(place.manifest)!r}, got: {error!r:.200}."
         ) from error
     return manifest | {"settings": settings, "shards": shards}
+
+
+def _check_manifest(manifest: dict[str, Any], shards: list[Shard]) -> None:
+    """Raise TypeError or KeyError for what a job has not written."""
+    numbers = [number for shard in shards for number in (shard.number, shard.rows, shard.skipped)]
+    if not all(type(number) is int for number in (manifest["rows"], *numbers)):
+        raise TypeError("numbers of rows that are no numbers")
+    for part, names in (("settings", _READ_SETTINGS), ("schema", ("kinds", "dtype", "width")), ("files", ())):
+        for name in names:
+            manifest[part][name]
 
 
 @contextmanager
@@ -316,12 +342,9 @@ def _locked(place: Place) -> Iterator[None]:
 
 def _resume(place: Place, settings: Mapping[str, Any], force: bool) -> list[Shard]:
     """The finished shards by the journal, which is begun if it is not there or is to be replaced."""
-    for leftover in place.folder.glob(".*.part"):
-        leftover.unlink()
-    for path in (place.path, rows_file(place.path), place.skipped, place.ranges, place.manifest):
-        remove_leftovers(path)
+    clean_up(place)
     entries = _read_journal(place.folder / JOURNAL)
-    if entries and force and _differences(entries[0], settings):
+    if entries and force and differences(entries[0], settings):
         entries = []
     if not entries:
         _clear(place)
@@ -330,6 +353,14 @@ def _resume(place: Place, settings: Mapping[str, Any], force: bool) -> list[Shar
         return []
     _compare(place, entries[0], settings)
     return [Shard(**entry) for entry in entries[1:]]
+
+
+def clean_up(place: Place) -> None:
+    """Remove what processes that were killed had begun to write."""
+    for leftover in place.folder.glob(".*.part"):
+        leftover.unlink(missing_ok=True)
+    for path in (place.path, rows_file(place.path), place.skipped, place.ranges, place.manifest):
+        remove_leftovers(path)
 
 
 def _clear(place: Place) -> None:
@@ -352,20 +383,20 @@ def _read_journal(path: Path) -> list[dict[str, Any]]:
 
 
 def _append(journal: IO[bytes], entry: Mapping[str, Any]) -> None:
-    journal.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+    journal.write(json_line(entry))
     journal.flush()
     os.fsync(journal.fileno())
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The names of settings that are not the same. A model is known by its hash, wherever it is."""
-    return [name for name in {**old, **new} if old.get(name) != new.get(name) and name != "name_or_path"]
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The settings that are not the same, in words. A model is known by its hash, wherever it is."""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name) and name != "name_or_path"]
+    return "; ".join(f"{name} was {old.get(name)!r:.80} and is {new.get(name)!r:.80}" for name in names)
 
 
 def _compare(place: Place, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    names = _differences(old, new)
-    if names:
-        changes = "; ".join(f"{name} was {old.get(name)!r:.80} and is {new.get(name)!r:.80}" for name in names)
+    changes = differences(old, new)
+    if changes:
         raise InputError(
             f"expected the settings that {str(place.path)!r} was begun with, got others: {changes}. Give another "
             "output, or --force to begin anew."

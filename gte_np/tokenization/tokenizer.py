@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.arguments import check_integer
+from gte_np.arguments import check_integer, check_integers, find_surrogate
 from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.errors import CheckpointError, InputError
 from gte_np.forks import ForkGuard
@@ -21,6 +21,18 @@ from gte_np.tokenization.text_pieces import PIECE_CHARACTERS
 from gte_np.tokenization.word_piece import TOKENIZER_FILES
 
 Texts = Iterable[str] | NDArray[np.str_]
+
+
+class Token(NamedTuple):
+    """A token of a text, and the characters, from `start` up to `stop`, that it stands for; None for [CLS]."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
 CHARACTERS_AT_ONCE = 1 << 18
 _guard = ForkGuard("tokenizing texts")
 
@@ -102,6 +114,11 @@ class Tokenizer(Loaded):
         return self._encoder.special_count
 
     @property
+    def unk_token_id(self) -> int:
+        """The id of [UNK], which stands for words without any other token."""
+        return self._encoder.unk_id
+
+    @property
     def largest_id(self) -> int:
         """The largest token id that a text can give: the embedding table must have more rows."""
         return self._encoder.largest_id
@@ -179,6 +196,34 @@ class Tokenizer(Loaded):
                 counts.append(count)
         return TokenBatch.from_ids(ids, counts)
 
+    def tokens_of(self, text: str, *, special_tokens: bool = True) -> list[Token]:
+        """Return all tokens of one text, and where in it they are, without [CLS] and [SEP] if they are not wanted.
+
+        Raises TypeError for anything but a str, and InputError for one that is not valid Unicode.
+        """
+        text = check_unicode(text, 0)
+        with _guard.no_fork():
+            found = self._encoder.backend.encode(text, add_special_tokens=special_tokens)
+        rows = zip(found.ids, found.tokens, found.special_tokens_mask, found.offsets, strict=True)
+        return [
+            Token(number, name, True, None, None) if special else Token(number, text[start:stop], False, start, stop)
+            for number, name, special, (start, stop) in rows
+        ]
+
+    def text_of(self, ids: Sequence[int], *, special_tokens: bool = False) -> str:
+        """Return a text of which these could be the token ids, without [CLS] and its like unless they are wanted.
+
+        Raises TypeError for anything but integers, and InputError for ids that the tokenizer does not have.
+        """
+        numbers = check_integers("token ids", ids, 0, self.largest_id, booleans=False).tolist()
+        with _guard.no_fork():
+            return self._encoder.backend.decode(numbers, skip_special_tokens=not special_tokens)
+
+    def cut_beginning(self, ids: TokenArray, most: int) -> TokenArray:
+        """Cut the token ids of one whole text to `most` by leaving out its beginning, with [CLS] and [SEP] kept."""
+        before = len(self._encoder.before)
+        return ids if len(ids) <= most else np.concatenate([ids[:before], ids[len(ids) - most + before :]])
+
     def _tokenize_group(self, texts: list[str], most: int | None, count_all: bool) -> Iterator[tuple[list[int], int]]:
         """Token ids of each text, cut to `most`, and how many there were."""
         short = [text if len(text) <= PIECE_CHARACTERS else "" for text in texts]
@@ -246,21 +291,13 @@ def check_unicode(text: object, index: int) -> str:
     """Return text number `index`. Raise TypeError if it is no str, InputError if it has a lone surrogate."""
     if not isinstance(text, str):
         raise TypeError(f"expected texts that are str, got {type(text).__name__} as text {index}.")
-    _check_surrogates(text, index)
+    place = find_surrogate(text)
+    if place is not None:
+        raise InputError(
+            f"expected texts of valid Unicode, got a lone surrogate in text {index}, character {place}. Decode the "
+            "bytes with errors='replace', or drop it."
+        )
     return str.__str__(text)  # of an enumeration that is a str: its value
-
-
-def _check_surrogates(text: str, index: int, step: int = 1 << 20) -> None:
-    if text.isascii():
-        return
-    for start in range(0, len(text), step):
-        try:
-            text[start : start + step].encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"expected texts of valid Unicode, got a lone surrogate in text {index}, character "
-                f"{start + error.start}. Decode the bytes with errors='replace', or drop it."
-            ) from error
 
 
 def check_ids_fit(tokenizer: Tokenizer, rows: int, folder: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
 from gte_np.checkpoint.json_file import Fields
@@ -100,6 +100,7 @@ def read_word_piece(folder: Path, tokenizer: Fields, lowercase_first: bool) -> T
         before=(ids["cls_token"],),
         behind=(ids["sep_token"],),
         pad_id=ids["pad_token"],
+        unk_id=ids["unk_token"],
         largest_id=max([*files.vocab.values(), *(number for number in added if number is not None)]),
         pieces=TextPieces(backend, files.added_tokens).of,
         model_max_length=limit,
@@ -129,6 +130,7 @@ def build_word_piece(files: TokenizerFiles, lowercase_first: bool) -> Tokenizer:
     lowercase = lowercase_first and not files.do_lower_case
     backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), bert]) if lowercase else bert
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
     cls_token, sep_token = files.special_tokens["cls_token"], files.special_tokens["sep_token"]
     backend.post_processor = processors.TemplateProcessing(
         single=[cls_token, "$A", sep_token],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,12 @@ class KernelEncoder:
     def calls_at_once(self) -> int:
         """How many calls keep all processors busy."""
         return max(1, available_processors() // self.threads)
+
+    def with_threads(self, threads: int) -> KernelEncoder:
+        """An encoder with the same weights, which are shared, whose calls use at most so many threads."""
+        twin = copy(self)
+        twin.threads, twin._idle = threads, []  # a workspace has room for as many threads as its encoder uses
+        return twin
 
     def __call__(self, inputs: EncoderInput, *, keep_layers: bool = False) -> EncoderOutput:
         """Run all layers on the batch; the contract is `gte_np.encoder_interface.Encoder`."""

@@ -43,10 +43,6 @@ class Line(ABC, Generic[Item]):
         with suppress(ValueError):
             self._state.waiting.remove(item)
 
-    def waiting(self) -> list[Item]:
-        """What waits now."""
-        return list(self._current().waiting)
-
     def _current(self) -> _State[Item]:
         """The state of this process: in a forked one nobody serves what waited in its parent."""
         if self._state.pool is not pool():

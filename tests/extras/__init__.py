@@ -1,0 +1,1 @@
+"""Tests with large packages: each has an environment of its own, by make test-ray and make stores."""
