@@ -241,6 +241,7 @@ class EmbeddingModel(Loaded):
         """A copy, which shares the weights, whose calls use at most so many threads; so do its pickles."""
         twin = copy(self)
         vars(twin)["bert"] = self.bert.with_threads(threads)
+        twin._assemble()
         return twin
 
     def tokenize(self, texts: Texts) -> TokenBatch:
