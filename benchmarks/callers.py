@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.compare import FOLDERS, RESULTS, environment
-from benchmarks.models import OTHER_SHAPES, SHAPES, write_checkpoint
+from benchmarks.models import OTHER_SHAPES, SHAPES, ensure_checkpoint
 from benchmarks.worker import ROOT, Worker
 from benchmarks.workloads import source
 
@@ -70,8 +70,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     options = parser.parse_args()
     folder = FOLDERS / options.model
-    if not (folder / "config.json").exists():
-        write_checkpoint(options.model, folder)
+    ensure_checkpoint(options.model, folder)
     lengths = [random.Random(number).randint(*TOKENS) for number in range(TEXTS)]
     texts = source(options.model, folder).workload(lengths).texts
     checkouts = {"after": ROOT} | ({"before": options.before.resolve()} if options.before else {})

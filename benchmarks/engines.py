@@ -48,14 +48,13 @@ class GteNp(Engine):
     def encode_ids(self, ids: Ids, batch_size: int) -> FloatArray:
         """As `EmbeddingModel.encode` does after its tokenizer."""
         from gte_np.batching import make_batches
-        from gte_np.head import Finish
         from gte_np.token_batch import TokenBatch
 
         arrays = [np.asarray(text, np.int32) for text in ids]
         vectors = np.empty((len(ids), self.model.get_sentence_embedding_dimension()), np.float32)
         for indexes in make_batches(np.array([len(text) for text in ids]), batch_size):
             batch = TokenBatch.from_ids([arrays[index] for index in indexes])
-            vectors[indexes] = self.model._head.vectors(batch, Finish(None, None))
+            vectors[indexes] = self.model.encode_tokens(batch)
         return vectors
 
     def encode_texts(self, texts: list[str], batch_size: int) -> FloatArray:

@@ -21,10 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gte_np import EmbeddingModel, TokenBatch, normalize
+from gte_np import EmbeddingModel
 from gte_np.encoder_interface import FloatArray
 from gte_np.pipeline import Steps, process_windows, windows_of
-from gte_np.pooling import pool
 from scripts.fetch_minilm import FOLDER as MINILM
 from tests.checkpoints import two_layers
 
@@ -91,11 +90,7 @@ def encoder_seconds(folder: Path, texts: Path) -> float:
     windows = list(windows_of(texts.read_text("utf-8").splitlines()))
     tokens = iter([model.tokenize(window) for window in windows])
 
-    def compute(batch: TokenBatch) -> FloatArray:
-        hidden = model.bert.encode_batch(batch).last_hidden_state
-        return normalize(pool(hidden, batch.offsets, model.pooling_modes))
-
-    steps: Steps[FloatArray] = Steps(lambda window: next(tokens), compute, lambda done: None)
+    steps: Steps[FloatArray] = Steps(lambda window: next(tokens), model.encode_tokens, lambda done: None)
     begin = time.perf_counter()
     for processed in process_windows(windows, steps, batch_size=32):
         np.stack(processed.results)

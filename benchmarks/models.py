@@ -37,6 +37,12 @@ def prepare(name: str, folder: Path) -> None:
     quantize_onnx(folder)
 
 
+def ensure_checkpoint(name: str, folder: Path) -> None:
+    """Write the checkpoint alone, unless it is there."""
+    if not (folder / "config.json").exists():
+        write_checkpoint(name, folder)
+
+
 def write_checkpoint(name: str, folder: Path) -> None:
     """Write a folder as the hub has it."""
     hidden, layers, heads, inner, rows, pooling = (SHAPES | OTHER_SHAPES)[name]

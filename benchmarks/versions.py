@@ -20,7 +20,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from benchmarks.compare import FOLDERS
-from benchmarks.models import SHAPES, write_checkpoint
+from benchmarks.models import SHAPES, ensure_checkpoint
 from benchmarks.worker import ROOT, Worker
 from benchmarks.workloads import workloads
 
@@ -41,8 +41,7 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, float]]] = {}
     for model in options.models:
         folder = FOLDERS / model
-        if not (folder / "config.json").exists():
-            write_checkpoint(model, folder)
+        ensure_checkpoint(model, folder)
         results[model] = {}
         for engine in options.engines:
             results[model][engine] = compare(engine, model, folder, options)

@@ -386,7 +386,8 @@ class EmbeddingModel(Loaded):
         batch_size = check_integer("batch_size", batch_size, least=1)
         finish = self._finish(normalize_embeddings, truncate_dim)
         tokenize = self._tokenizing(self.resolve_prompt(prompt_name, prompt))
-        steps: Steps[FloatArray] = Steps(tokenize, self._vectors(finish), lambda done: None)
+        compute = partial(self._head.vectors, finish=finish)
+        steps: Steps[FloatArray] = Steps(tokenize, compute, lambda done: None)
         return process_windows(windows, steps, batch_size)
 
     def encode_query(
@@ -498,7 +499,7 @@ class EmbeddingModel(Loaded):
 
     def _encode_apart(self, asked: _Asked) -> Any:
         """Encode the texts of one call by themselves."""
-        compute = self._hidden_states if asked.tokens else self._vectors(asked.wish.finish)
+        compute = self._hidden_states if asked.tokens else partial(self._head.vectors, finish=asked.wish.finish)
         with progress_bar(len(asked.texts), asked.show) as advance:
             steps: Steps[FloatArray] = Steps(self._tokenizing(asked.wish.prefix), compute, advance)
             rows, was_cut, _ = process(asked.texts, steps, asked.batch_size)
@@ -518,10 +519,6 @@ class EmbeddingModel(Loaded):
         """Check what is wanted of vectors after pooling."""
         check_flag("normalize_embeddings", normalize_embeddings, optional=True)
         return Finish(normalize_embeddings, self._check_truncate_dim(truncate_dim) or self.truncate_dim)
-
-    def _vectors(self, finish: Finish) -> Callable[[TokenBatch], FloatArray]:
-        """What makes a batch to (B, D') vectors."""
-        return partial(self._head.vectors, finish=finish)
 
     def _one_by_one(self, windows: Iterator[Processed[FloatArray]]) -> Iterator[FloatArray]:
         texts = cut = 0

@@ -331,35 +331,22 @@ INTERRUPT_AT_EACH_LINE = """
 import asyncio, faulthandler, sys, threading
 import numpy as np
 from gte_np import EmbeddingModel
+from tests.interrupter import Interrupter
 
 folder, door = sys.argv[1:]
 model = EmbeddingModel(folder, backend="numba", threads=2)
 expected = model.encode(["happy", "person"])
 files = ("merging.py", "lines.py", "threads.py")
 
-class Interrupter:
-    '''Raises KeyboardInterrupt at one of the lines that this thread runs between a call and the encoder.'''
-
-    def __init__(self, number):
-        self.waiting, self.place = number, None
-
-    def __call__(self, frame, event, argument):
-        if not frame.f_code.co_filename.endswith(files):
-            return None
-        if event == "line":
-            self.waiting -= 1
-            if self.waiting == 0:
-                self.place = f"{frame.f_code.co_name}, line {frame.f_lineno}"
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return self
+def watches(code):
+    return code.co_filename.endswith(files)
 
 def encode_beside(stop):
     while not stop.is_set():
         assert np.array_equal(model.encode("person"), expected[1])
 
 def interrupted(number):
-    interrupter = Interrupter(number)
+    interrupter = Interrupter(number, watches)
     sys.settrace(interrupter)
     try:
         if door == "encode":

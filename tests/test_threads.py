@@ -770,6 +770,7 @@ import numpy as np
 from gte_np import EmbeddingModel
 from gte_np.encoder_interface import EncoderInput
 from gte_np.kernels.runtime.threads import pool
+from tests.interrupter import Interrupter
 
 folder, function = sys.argv[1:]
 model = EmbeddingModel(folder, backend="numba", threads=2)
@@ -777,27 +778,13 @@ encode = model.bert._encoder  # a team of two
 batch = EncoderInput(model.tokenize(["happy person"]), model.bert.config)
 expected = encode(batch).last_hidden_state
 
-class Interrupter:
-    '''Raises KeyboardInterrupt at one of the lines that this thread runs of a function.'''
-
-    def __init__(self, number):
-        self.waiting, self.place = number, None
-
-    def __call__(self, frame, event, argument):
-        if "kernels" not in frame.f_code.co_filename or frame.f_code.co_name != function:
-            return self if "kernels" in frame.f_code.co_filename else None
-        if event == "line":
-            self.waiting -= 1
-            if self.waiting == 0:
-                self.place = f"{function}, line {frame.f_lineno}"
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return self
+def watches(code):
+    return "kernels" in code.co_filename and code.co_name == function
 
 number = 0
 while True:
     number += 1
-    interrupter = Interrupter(number)
+    interrupter = Interrupter(number, watches)
     faulthandler.dump_traceback_later(3, exit=True)
     sys.settrace(interrupter)
     try:
