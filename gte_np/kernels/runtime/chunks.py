@@ -26,6 +26,11 @@ class Chunk(NamedTuple):
     last: int
 
 
+def tokens_of_a_round(threads: int) -> int:
+    """Tokens of a chunk for each thread: with so many all are busy, and more take as much longer."""
+    return threads * TOKENS_OF_A_CHUNK
+
+
 def divide(offsets: NDArray[np.integer], threads: int) -> tuple[list[Chunk], bool]:
     """The chunks of a batch, and whether threads take them one each; if not, all work together on one after another.
 
@@ -38,7 +43,7 @@ def divide(offsets: NDArray[np.integer], threads: int) -> tuple[list[Chunk], boo
         return [Chunk(0, 1)], threads == 1
     if threads > 1 and tokens < threads * TOKENS_WORTH_A_THREAD:
         return list(_cut(offsets, TOKENS_OF_A_TEAM)), False
-    rounds = max(1, round(tokens / (threads * TOKENS_OF_A_CHUNK)))
+    rounds = max(1, round(tokens / tokens_of_a_round(threads)))
     chunks = list(_cut(offsets, tokens / (threads * rounds)))
     if threads == 1 or _longest_share(offsets, chunks, threads) <= UNEVEN * tokens / threads:
         return chunks, True

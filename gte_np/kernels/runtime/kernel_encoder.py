@@ -15,7 +15,7 @@ from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
 from gte_np.errors import InputError
 from gte_np.formats import WeightFormat
 from gte_np.kernels.operations.records import BATCH
-from gte_np.kernels.runtime.chunks import TOKENS_OF_A_CHUNK, Chunk, divide
+from gte_np.kernels.runtime.chunks import TOKENS_OF_A_CHUNK, Chunk, divide, tokens_of_a_round
 from gte_np.kernels.runtime.kernel_functions import chosen_target, function
 from gte_np.kernels.runtime.packed_weights import PackedWeights, padded
 from gte_np.kernels.runtime.threads import available_processors, pool, take_turns
@@ -52,8 +52,8 @@ class KernelEncoder:
 
     @property
     def tokens_at_once(self) -> int:
-        """With how many tokens the threads of a call are busy: more take as much longer."""
-        return self.threads * TOKENS_OF_A_CHUNK
+        """With how many tokens the threads of a call are busy."""
+        return tokens_of_a_round(self.threads)
 
     @property
     def calls_at_once(self) -> int:
