@@ -63,7 +63,7 @@ def process_windows(
     for places, tokens in _made_ahead(tokenize, windows):
         results: dict[int, Result] = {}
         for indexes in make_batches(tokens.lengths, batch_size):
-            batch = TokenBatch.from_ids([tokens[index] for index in indexes])
+            batch = tokens.take(indexes)
             results |= zip(indexes.tolist(), steps.compute(batch), strict=True)
             steps.advance(len(batch))
         was_cut = tokens.token_counts > tokens.lengths

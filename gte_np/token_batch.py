@@ -86,15 +86,16 @@ class TokenBatch:
             texts = enumerate(ids)
         except TypeError as error:
             raise TypeError(f"expected a list of token ids for each text, got {type(ids).__name__}.") from error
-        arrays = [_check_int32(f"token ids of text {text}", text_ids) for text, text_ids in texts]
+        arrays = [_check_ids(text, text_ids) for text, text_ids in texts]
         if any(array.ndim != 1 for array in arrays):
             raise InputError("expected one list of token ids for each text.")
         lengths = [len(array) for array in arrays]
+        offsets = offsets_of(lengths)
         fields: dict[str, Any] = {
             "input_ids": np.concatenate([np.empty(0, np.int32), *arrays]),
-            "columns": np.concatenate([np.empty(0, np.int64), *map(np.arange, lengths)]),
-            "token_type_ids": np.zeros(sum(lengths), np.int32),
-            "offsets": offsets_of(lengths),
+            "columns": np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths),
+            "token_type_ids": np.zeros(offsets[-1], np.int32),
+            "offsets": offsets,
             "token_counts": lengths if token_counts is None else token_counts,
         }
         return cls(**fields)
@@ -125,6 +126,22 @@ class TokenBatch:
         """The token ids of one text."""
         return self.input_ids[self.slice(text)]
 
+    def take(self, texts: ArrayLike) -> TokenBatch:
+        """A batch of the texts with these numbers, (B',), in their order.
+
+        Raises IndexError for a text that is not there, TypeError for anything but integers, and InputError for
+        numbers below 0.
+
+        >>> TokenBatch.from_ids([[101, 7, 102], [101, 102], [101, 8, 9, 102]]).take([2, 1]).input_ids.tolist()
+        [101, 8, 9, 102, 101, 102]
+        """
+        numbers = check_integers("the numbers of texts", texts, 0, LARGEST_INT32)
+        lengths = self.lengths[numbers]
+        offsets = offsets_of(lengths)
+        tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[numbers] - offsets[:-1], lengths)  # (B',) -> (N',)
+        fields = self.input_ids[tokens], self.columns[tokens], self.token_type_ids[tokens]
+        return TokenBatch(*fields, offsets.astype(np.int32), self.token_counts[numbers])
+
     def slice(self, text: int) -> slice:
         """Where the tokens of one text lie in the packed arrays. A negative number counts from the last text.
 
@@ -144,8 +161,11 @@ def offsets_of(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.integ
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
-def _check_int32(name: str, values: ArrayLike) -> TokenArray:
-    return check_integers(name, values, 0, LARGEST_INT32).astype(np.int32)
+def _check_ids(text: int, ids: ArrayLike) -> TokenArray:
+    """The token ids of a text. An array of the right type needs no check of its own: the batch will have one."""
+    if type(ids) is np.ndarray and ids.dtype == np.int32:
+        return ids
+    return check_integers(f"token ids of text {text}", ids, 0, LARGEST_INT32).astype(np.int32)
 
 
 def _brief(array: NDArray[Any]) -> str:

@@ -103,3 +103,24 @@ def test_strides_and_order_do_not_matter() -> None:
     ids = np.asfortranarray(np.array([[5, 0, 6, 0], [7, 0, 8, 0]]))[:, ::2]
     batch = TokenBatch.from_padded(ids, np.ones((2, 2), bool), np.zeros((2, 2), np.uint8))
     assert batch.input_ids.tolist() == [5, 6, 7, 8]
+
+
+def test_taking_texts_keeps_all_that_is_known_of_them() -> None:
+    mask = [[0, 1, 1, 0], [1, 1, 1, 0], [1, 0, 0, 0]]
+    padded = TokenBatch.from_padded([[0, 5, 6, 0], [7, 8, 9, 0], [4, 0, 0, 0]], mask, [[0, 0, 1, 0]] * 3)
+    taken = padded.take([2, 0, 2])
+    assert taken.input_ids.tolist() == [4, 5, 6, 4]
+    assert taken.columns.tolist() == [0, 1, 2, 0]
+    assert taken.token_type_ids.tolist() == [0, 0, 1, 0]
+    assert taken.offsets.tolist() == [0, 1, 3, 4]
+    cut = TokenBatch.from_ids([[1, 2], [3]], [9, 1]).take(np.array([1, 0]))
+    assert cut.token_counts.tolist() == [1, 9]
+    assert len(padded.take([])) == 0
+
+
+def test_taking_a_text_that_is_not_there() -> None:
+    batch = TokenBatch.from_ids([[1, 2], [3]])
+    with pytest.raises(IndexError):
+        batch.take([2])
+    with pytest.raises(InputError, match="expected the numbers of texts from 0"):
+        batch.take([-1])

@@ -69,15 +69,18 @@ def rows_file(path: Path) -> Path:
     return path.with_name(path.name + _ROWS_OF)
 
 
+_encode_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each line
+
+
 def json_line(value: object) -> bytes:
     """A value as a line of JSON."""
-    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    return _encode_json(value).encode() + b"\n"
 
 
 def write_rows(file: IO[bytes], columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns as JSON lines."""
-    for values in zip(*columns.values(), strict=True):
-        file.write(json_line(dict(zip(columns, values, strict=True))))
+    rows = zip(*columns.values(), strict=True)
+    file.writelines(json_line(dict(zip(columns, values, strict=True))) for values in rows)
 
 
 def read_json_lines(path: Path, wanted: Container[int] = EVERY) -> Iterator[dict[str, Any]]:
