@@ -8,9 +8,10 @@ PARITY_VENV := .venv-parity
 RAY_VENV := .venv-ray
 STORES_VENV := .venv-stores
 CLIENTS_VENV := .venv-clients
+MTEB_VENV := .venv-mteb
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
-.PHONY: demo test test-ray parity stores targets clients page lint wheel clean
+.PHONY: demo test test-ray parity stores mteb targets clients page lint wheel clean
 
 demo: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
@@ -30,6 +31,10 @@ parity: $(PARITY_VENV)/ready $(MINILM)
 # The snippets of STORES.md, with the stores themselves.
 stores: $(STORES_VENV)/ready $(MINILM)
 	$(STORES_VENV)/bin/python -m pytest tests/extras/test_stores.py
+
+# Tasks of mteb, whose scores must be those of sentence-transformers.
+mteb: $(MTEB_VENV)/ready $(MINILM)
+	$(MTEB_VENV)/bin/python -m pytest -s tests/extras/test_mteb.py
 
 # TARGETS='--python "COMMAND"' adds a Python of another processor, perhaps emulated; see scripts/run_targets.py.
 targets: $(VENV)/ready $(MINILM)
@@ -54,7 +59,7 @@ wheel: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.check_wheel dist/*_$$(uname -m).whl
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) $(RAY_VENV) $(STORES_VENV) $(CLIENTS_VENV) .models build dist *.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(RAY_VENV) $(STORES_VENV) $(CLIENTS_VENV) $(MTEB_VENV) .models build dist *.egg-info
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -82,6 +87,12 @@ $(STORES_VENV)/ready: pyproject.toml
 $(CLIENTS_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(CLIENTS_VENV)
 	$(CLIENTS_VENV)/bin/python -m pip install --quiet --editable ".[clients]"
+	touch $@
+
+$(MTEB_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(MTEB_VENV)
+	$(MTEB_VENV)/bin/python -m pip install --quiet $(TORCH)
+	$(MTEB_VENV)/bin/python -m pip install --quiet --editable ".[test,mteb]" "sentence-transformers>=5"
 	touch $@
 
 $(MINILM): $(VENV)/ready

@@ -1,4 +1,4 @@
-"""The command line: gte-np embed, search, verify, serve, similarity, quantize, models, info, warmup, doctor."""
+"""The command line: gte-np embed, search, verify, serve, mteb, similarity, quantize, models, info, warmup, doctor."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from gte_np.files import naming
 from gte_np.job_commands import add_job_commands
 from gte_np.kernels.runtime.kernel_functions import kernel_files
 from gte_np.known_models import KNOWN_MODELS
+from gte_np.mteb_command import add_mteb_command
 from gte_np.serve_command import add_serve_command
 from gte_np.terminal import (
     STANDARD_OUTPUT,
@@ -90,6 +91,7 @@ def _make_parser() -> Parser:
     model = model_options()
     add_job_commands(commands, model)
     add_serve_command(commands)
+    add_mteb_command(commands, model)
     _add_similarity(commands.add_parser("similarity", parents=[model], help="a query against texts"))
     smaller = model_options("int8", "(default: %(default)s)")
     _add_quantize(commands.add_parser("quantize", parents=[smaller], help="a model to a smaller, faster one"))

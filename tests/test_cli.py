@@ -440,3 +440,10 @@ def test_every_option_has_help_and_tells_its_default() -> None:
                 assert f"(default: {action.default})" in text, name
             count += 1
     assert count > 50
+
+
+def test_mteb_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "mteb", None)
+    monkeypatch.delitem(sys.modules, "gte_np.integrations.mteb", raising=False)
+    assert main(["mteb", "model", "AFQMC"]) == 2
+    assert capsys.readouterr().err.endswith("which is not installed: pip install 'gte_np[mteb]'.\n")

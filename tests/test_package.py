@@ -33,7 +33,11 @@ def test_importing_is_light() -> None:
     assert not [name for name in modules if name.partition(".")[0] in HEAVY]
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if not name.endswith("__main__")])
+# What has an extra of its own, and is tested with it: see tests/extras.
+APART = ("gte_np.__main__", "gte_np.integrations.")
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith(APART)])
 def test_docstrings(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert doctest.testmod(importlib.import_module(module)).failed == 0
@@ -157,7 +161,16 @@ def test_sessions_in_the_readme(
 
 
 DOCUMENTS = (
-    *("README.md", "ARCHITECTURE.md", "CORPUS.md", "DEPLOYMENT.md", "DISTRIBUTED.md", "SERVING.md", "STORES.md"),
+    *(
+        "README.md",
+        "ARCHITECTURE.md",
+        "CORPUS.md",
+        "DEPLOYMENT.md",
+        "DISTRIBUTED.md",
+        "MTEB.md",
+        "SERVING.md",
+        "STORES.md",
+    ),
     *("benchmarks/README.md", "benchmarks/RESULTS.md"),
 )
 

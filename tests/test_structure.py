@@ -30,8 +30,8 @@ LEVELS = (
     ("embedding_model",),
     ("",),  # the package itself
     ("jobs", "terminal"),
-    ("ray", "serve"),
-    ("job_commands", "serve_command"),
+    ("ray", "serve", "integrations"),
+    ("job_commands", "serve_command", "mteb_command"),
     ("cli",),
     ("__main__",),
 )
