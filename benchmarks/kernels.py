@@ -105,7 +105,7 @@ def chains(weights: Pointer, count: int) -> None:
 
 def linear_of_words(
     rows: int, x: Pointer, stride: int, factors: Pointer, weights: Pointer, steps: int, constants: Pointer,
-    out: Pointer, panels: int,
+    out: Pointer, panels: int, scratch: Pointer,
 ) -> None:  # fmt: skip
     """A linear layer with packed weights, all of whose panels have the same constants."""
     width = panel_width(weights)
@@ -113,7 +113,7 @@ def linear_of_words(
     for panel in range(panels):
         weight = offset(weights, panel * width * steps)
         linear = Linear(weight, constants, constants, 0, steps)
-        linear_panel(rows, operand, linear, Matrix(offset(out, panel * width), out_stride), out)
+        linear_panel(rows, operand, linear, Matrix(offset(out, panel * width), out_stride), scratch)
 
 
 def read_memory(values: Pointer, count: int) -> None:
@@ -252,16 +252,17 @@ def products_of_words(kind: str, weight_format: WeightFormat) -> dict[str, Any]:
     operations = 2 * count * CHAINS * LANES * values
     peak = max(operations / limit(np.zeros(1024, np.float32), count) / 1e9 for _ in range(5))
     print(f"{kind}: limit {peak:.1f} Gop/s")
-    run = compiled(linear_of_words, SIZE, FLOATS, SIZE, FLOATS, matrices, SIZE, FLOATS, FLOATS, SIZE)
+    run = compiled(linear_of_words, SIZE, FLOATS, SIZE, FLOATS, matrices, SIZE, FLOATS, FLOATS, SIZE, FLOATS)
     found = []
     for depth, width in SHAPES_OF_PRODUCTS:
         steps = weight_format.steps(depth)
+        stride = stride_of(steps * weight_format.step(host_target()).x_words)
         weights, constants = random(width * steps), np.ones(2 * panel, np.float32)
         for rows in ROWS:
-            x, out, factors = random(rows, stride_of(steps)), random(rows + 1, stride_of(width)), random(rows, 4)
+            x, out, factors = random(rows, stride), random(rows + 1, stride_of(width)), random(rows, 4)
             factors[:, 3] = 7  # the place of an outlier
-            panels = width // panel
-            seconds = run(rows, x, stride_of(steps), factors, weights, steps, constants, out, panels)
+            panels, scratch = width // panel, random(depth * panel)
+            seconds = run(rows, x, stride, factors, weights, steps, constants, out, panels, scratch)
             speed = 2 * rows * depth * width / seconds / 1e9
             found.append({"rows": rows, "depth": depth, "width": width, "gops": speed, "of_limit": speed / peak})
             print(

@@ -124,6 +124,14 @@ def bytes_and_factors(depth: int) -> tuple[NDArray[np.uint8], FloatArray]:
     return x, factors
 
 
+def words_of(x: NDArray[np.uint8], target: Target) -> NDArray[np.uint32]:
+    """x, (N, 4 steps), as the target's dot product of bytes reads it: (N, steps) words of bytes, or (N, 2 steps)."""
+    if target.int8_dot_product.x_words == 1:
+        return x.view(np.uint32)
+    fours = x.astype(np.uint16).reshape(-1, INT8.values_of_word)
+    return np.ascontiguousarray(fours[:, [0, 2, 1, 3]]).reshape(x.shape).view(np.uint32)
+
+
 def multiply(encoder: KernelEncoder, x: NDArray[np.uint8], factors: FloatArray) -> FloatArray:
     """x times the first layer's intermediate matrix, with scales of 1 and biases of 0: a program of one step."""
     packed, rows = encoder.weights, len(x)
@@ -131,11 +139,11 @@ def multiply(encoder: KernelEncoder, x: NDArray[np.uint8], factors: FloatArray) 
     program = workspace.begin(threads=1, wanted=False, keep_layers=False)
     step = program.steps[program.steps["operation"] == Operation.LINEAR][2:3].copy()
     linear = packed.layers[0].linears["intermediate"]
-    constants, bias = linear.constants.copy(), np.zeros_like(linear.bias)
+    constants, bias, words = linear.constants.copy(), np.zeros_like(linear.bias), words_of(x, packed.target)
     constants[:, 0] = 1  # (panels, 2, panel): scales, and sums of weights
     out = np.empty((rows, len(bias)), np.float32)
     arrays: dict[str, NDArray[Any]] = {
-        "x": x,
+        "x": words,
         "x_factors": factors,
         "constants": constants,
         "bias": bias,
@@ -143,7 +151,7 @@ def multiply(encoder: KernelEncoder, x: NDArray[np.uint8], factors: FloatArray) 
     }
     for name, array in arrays.items():
         step[name] = array.ctypes.data
-    step["x_stride"], step["out_stride"], step["gelu"] = x.shape[1] // INT8.values_of_word, out.shape[1], 0
+    step["x_stride"], step["out_stride"], step["gelu"] = words.shape[1], out.shape[1], 0
     workspace.run["steps"] = 1
     workspace.batch["tokens"] = rows
     encoder._run_program(workspace.run_address, step.ctypes.data, workspace.batch_address, packed.address, 0)

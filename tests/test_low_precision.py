@@ -28,6 +28,7 @@ from gte_np.kernels.targets.dot_products import (
     WidenedBfloat16,
 )
 from gte_np.kernels.targets.host import host_target
+from scripts.run_target import words_of
 from tests.checkpoints import to_stored
 from tests.compiled import FLOATS, INTEGER, assembly, compiled, same_bits
 
@@ -95,11 +96,14 @@ def written(weight_format: WeightFormat, row: Any, target: Target) -> tuple[Any,
     width = -(-row.size // LANES) * LANES
     source = np.zeros(width, np.float32)
     source[: row.size] = row
-    values = weight_format.values_of_word
-    words, factors = np.full(width // values + 1, np.nan, np.float32), np.full(FACTORS, np.nan, np.float32)
-    _write_of(weight_format, target)(0, source, row.size, words, factors)
-    assert np.isnan(words[-1])
-    return words[:-1].view({2: np.uint16, 4: np.uint8}[values])[: row.size], factors
+    words = weight_format.steps(width) * weight_format.step(target).x_words
+    found, factors = np.full(words + 1, np.nan, np.float32), np.full(FACTORS, np.nan, np.float32)
+    _write_of(weight_format, target)(0, source, row.size, found, factors)
+    assert np.isnan(found[-1])
+    values = found[:-1].view({2: np.uint16, 4: np.uint8}[width // words])
+    if weight_format is INT8 and width // words == 2:
+        values = values.reshape(-1, 4)[:, [0, 2, 1, 3]].reshape(-1)  # each four begins with the first and the third
+    return values[: row.size], factors
 
 
 @pytest.mark.parametrize("size", [1, 15, 16, 33, 312])
@@ -179,9 +183,11 @@ def _linear(
     steps: int,
     out: Pointer,
     out_stride: int,
+    scratch: Pointer,
 ) -> None:
     operand = Operand(Matrix(x, stride), factors)
-    linear_panel(rows, operand, Linear(panel, bias, constants, constant_rows, steps), Matrix(out, out_stride), out)
+    linear = Linear(panel, bias, constants, constant_rows, steps)
+    linear_panel(rows, operand, linear, Matrix(out, out_stride), scratch)
 
 
 @cache
@@ -189,24 +195,32 @@ def linear_of(weight_format: WeightFormat, target: Target) -> Callable[..., None
     """`linear_panel` for packed weights."""
     operand = INTEGER, FLOATS, INTEGER, FLOATS
     linear = panel_pointer(weight_format, target), FLOATS, FLOATS, INTEGER, INTEGER
-    return compiled(_linear, *operand, *linear, FLOATS, INTEGER, target=target)
+    return compiled(_linear, *operand, *linear, FLOATS, INTEGER, FLOATS, target=target)
 
 
-def product(weight_format: WeightFormat, target: Target, inputs: tuple[Any, ...]) -> Any:
+def unused_scratch(depth: int, target: Target) -> Any:
+    """Memory for a widened panel, and a row behind it; that of an encoder is at least a panel deep."""
+    return np.full((max(depth, target.panel) + 1, target.panel), np.nan, np.float32)
+
+
+def product(weight_format: WeightFormat, target: Target, inputs: tuple[Any, ...], scratch: Any = None) -> Any:
     """What the kernel computes of rows and a panel, (rows, depth) and (depth, panel), both in few bits."""
     x, weights, bias, factors, constants = inputs
     (rows, depth), width = x.shape, target.panel
     values, steps = weight_format.values_of_word, weight_format.steps(depth)
     source = np.zeros((rows, (steps + 3) * values), x.dtype)
     source[:, :depth] = x
+    source = words_of(source, target) if weight_format is INT8 else source.view(np.uint32)
     panel = np.zeros((steps * values, width), weights.dtype)
     panel[:depth] = weights
     panel = np.ascontiguousarray(panel.reshape(steps, values, width).transpose(0, 2, 1))
     out = np.full((rows + 1, width), np.nan, np.float32)
+    scratch = unused_scratch(depth, target) if scratch is None else scratch
     rows_of_constants = weight_format.constant_rows(depth)
     run = linear_of(weight_format, target)
-    run(rows, source, steps + 3, factors, panel, bias, constants, rows_of_constants, steps, out, width)
+    run(rows, source, source.shape[1], factors, panel, bias, constants, rows_of_constants, steps, out, width, scratch)
     assert np.isnan(out[-1]).all()
+    assert np.isnan(scratch[-1]).all()
     return out[:rows]
 
 
@@ -245,6 +259,17 @@ def test_int8_products(depth: int, extreme: bool, target: Target) -> None:
         # Else there is a rounding of a sum, of 4 bytes a product at most, and of it minus zero's part.
         bound = 2.0**-22 * 256 * 127 * depth * inputs[3][:, :1] * inputs[4][0]
         assert (np.abs(found - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_bytes_are_widened_in_memory_for_several_tiles_alone(tiles: int, target: Target) -> None:
+    depth, width = 64, target.panel
+    inputs, scratch = int8_inputs(tiles * target.tile_rows, depth, target), unused_scratch(depth, target)
+    product(INT8, target, inputs, scratch)
+    words = depth // 2 if tiles > 1 and target.int8_dot_product.x_words == 2 else 0
+    pairs = inputs[1].astype(np.int16).reshape(depth // 4, 2, 2, width).transpose(0, 2, 3, 1)  # 0 2, then 1 3
+    assert np.array_equal(scratch[:words].view(np.int16).reshape(-1), pairs.reshape(-1)[: 2 * words * width])
+    assert np.isnan(scratch[words:]).all()
 
 
 def int8_dot_products() -> dict[str, DotProduct]:

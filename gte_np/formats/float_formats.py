@@ -20,7 +20,6 @@ class FloatFormat(WeightFormat):
         self.name = stored if stored == "float32" else f"float32_of_{stored}"
         self.stored = stored
         self.word = np.dtype(word)
-        self.widens = self.word.itemsize < 4
 
     def encode_rows(self, values: FloatArray) -> dict[str, NDArray[Any]]:
         """Only float32 is ever made: a checkpoint of several precisions is widened to it."""
@@ -37,6 +36,10 @@ class FloatFormat(WeightFormat):
         """x W^T in float32."""
         weight = matrix.to_float32()
         return lambda x: x @ weight.T  # (N, in), (in, out) -> (N, out)
+
+    def widened(self, target: Any) -> WeightFormat | None:
+        """To float32, unless they are."""
+        return WIDENED if self.word.itemsize < WIDENED.word.itemsize else None
 
     def step(self, target: Any) -> ProductStep:
         """One fused multiply-add."""
@@ -62,6 +65,17 @@ class FloatStep(ProductStep):
         return emit.fma(x, weights, accumulator)
 
 
+class WidenedFloats(FloatFormat):
+    """float32 weights that a tile has just widened."""
+
+    is_far = False
+
+    def __init__(self) -> None:
+        super().__init__("float32", np.float32)
+        self.name = "widened_float32"
+
+
 FLOAT32 = FloatFormat("float32", np.float32)
+WIDENED = WidenedFloats()
 FLOAT16 = FloatFormat("float16", np.uint16)
 WIDENED_BFLOAT16 = FloatFormat("bfloat16", np.uint16)

@@ -89,9 +89,25 @@ class Int8(WeightFormat):
         integers = super().from_words(words, constants, features).parts[""]
         return FormattedMatrix(self, {"": integers, SCALE: StoredTensor("float32", constants[0])})
 
+    def widened(self, target: Any) -> WeightFormat | None:
+        """To 16 bits, if the target multiplies such pairs."""
+        return INT8_IN_16_BITS if target.int8_dot_product.x_words > 1 else None
+
     def step(self, target: Any) -> ProductStep:
         """Four products, by the target's dot product if it has one."""
         return Int8Step(target.int8_dot_product)
+
+
+class Int8In16Bits(Int8):
+    """The same integers in 16 bits, two a word, as a tile has just widened them: see `PairsOfInt16`."""
+
+    name = "int8_in_16_bits"
+    values_of_word = 2
+    is_far = False
+
+    def step(self, target: Any) -> ProductStep:
+        """Two products."""
+        return Int8In16BitsStep(target.int8_dot_product)
 
 
 @dataclass(frozen=True)
@@ -169,7 +185,7 @@ class Int8Step(DotProductStep):
         """scale scale (sum + rest weight[outlier] - zero weight_sum) + bias."""
         builder = emit.builder
         scale, zero, rest, place = (builder.load(emit.at(factors, number)) for number in range(FACTORS))
-        outlier = Outlier(emit, panel, place)
+        outlier = self.outlier(emit, panel, builder.fptosi(place, emit.int64))
         scale, below_zero, rest = (emit.broadcast(value) for value in (scale, builder.fneg(zero), rest))
         finished = []
         for accumulator, column in zip(accumulators, columns, strict=True):
@@ -178,6 +194,42 @@ class Int8Step(DotProductStep):
             value = emit.fma(below_zero, column.weight_sums, value)
             finished.append(emit.fma(value, builder.fmul(scale, column.scale), column.bias))
         return finished
+
+    def outlier(self, emit: Any, panel: Any, place: Value) -> Outlier:
+        """The weights at a place: bytes of the words of a step."""
+        byte = emit.builder.and_(place, emit.int64(3))
+        return Outlier(emit, panel.weight_at(emit, emit.builder.lshr(place, emit.int64(2)), 0), byte, bits=8)
+
+    def widened(self, emit: Any, weights: Value) -> list[Value]:
+        """Pairs of 16 bits."""
+        return [emit.as_floats(pairs) for pairs in weights]
+
+
+class Int8In16BitsStep(Int8Step):
+    """Two values of x with two weights of each output feature."""
+
+    def __init__(self, dot_product: Any) -> None:
+        super().__init__(dot_product)
+        self.x_words = 1
+
+    def load_weights(self, emit: Any, panel: Any, step: Value, first: int) -> Value:
+        """As they are."""
+        return emit.as_shorts(emit.load_words(panel.weight_at(emit, step, first)))
+
+    def load_x(self, emit: Any, pointer: Value) -> Value:
+        """Broadcast."""
+        return emit.as_shorts(emit.broadcast(emit.load_word(pointer)))
+
+    def multiply_add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
+        """One multiplication and one addition a register."""
+        return self.dot_product.add_pairs(emit, x, weights, accumulator)
+
+    def outlier(self, emit: Any, panel: Any, place: Value) -> Outlier:
+        """The weights at a place: of four neighbours, the first and the third are in one word."""
+        builder, one = emit.builder, emit.int64(1)
+        odd, half = builder.and_(place, one), builder.and_(builder.lshr(place, one), one)
+        step = builder.or_(builder.shl(builder.lshr(place, emit.int64(2)), one), odd)
+        return Outlier(emit, panel.weight_at(emit, step, 0), half, bits=16)
 
 
 class Int8Columns(NamedTuple):
@@ -190,19 +242,18 @@ class Int8Columns(NamedTuple):
 
 
 class Outlier:
-    """The weights at the input feature of a token's outlier: a byte of the words of one step."""
+    """The weights at the input feature of a token's outlier: a field of so many bits, by its number, of words."""
 
-    def __init__(self, emit: Any, panel: Any, place: Value) -> None:
-        builder, int64, int32 = emit.builder, emit.int64, emit.int32
-        place = builder.fptosi(place, int64)
-        self._word = panel.weight_at(emit, builder.lshr(place, int64(2)), 0)
-        byte = builder.trunc(builder.and_(place, int64(3)), int32)
-        self._shift = emit.broadcast(builder.sub(int32(24), builder.shl(byte, int32(3))))
+    def __init__(self, emit: Any, words: Value, field: Value, bits: int) -> None:
+        builder, int32, self._words, self._unused = emit.builder, emit.int32, words, 32 - bits
+        below = builder.mul(builder.trunc(field, int32), int32(bits))
+        self._above = emit.broadcast(builder.sub(int32(self._unused), below))
 
     def weights(self, emit: Any, first: int) -> Value:
         """Of 16 output features, as int32."""
-        words = emit.load_words(emit.at(self._word, first))
-        return emit.builder.ashr(emit.builder.shl(words, self._shift), emit.words(24))
+        words = emit.load_words(emit.at(self._words, first))
+        return emit.builder.ashr(emit.builder.shl(words, self._above), emit.words(self._unused))
 
 
 INT8 = Int8()
+INT8_IN_16_BITS = Int8In16Bits()

@@ -66,10 +66,10 @@ class WeightFormat(ABC):
     `name` is unique. `dtype` is what a user asks for: several formats of one dtype differ in `stored`, the precision
     of the checkpoint that they take as it is. `file` is the name of a weights file that holds the format.
     `activations` names what the kernels turn the rows of x into, see `gte_np.kernels.operations.activations`, and
-    `word` is the NumPy dtype of a word of packed weights. `values_of_word` is how many values it holds, `widens`
-    tells whether words are worth being widened to float32 once for several tiles, and `most_features` is the largest
-    number of input features. `saves_panels` is whether a saved model has its packed weights, too, in words of 32
-    bits: see `gte_np.kernels.runtime.saved_panels`.
+    `word` is the NumPy dtype of a word of packed weights. `values_of_word` is how many values it holds, `is_far` says
+    whether words come from memory and are to be asked for ahead, and `most_features` is the largest number of input
+    features. `saves_panels` is whether a saved model has its packed weights, too, in words of 32 bits: see
+    `gte_np.kernels.runtime.saved_panels`.
     """
 
     name: str
@@ -79,7 +79,7 @@ class WeightFormat(ABC):
     activations: str = "float32"
     word: np.dtype[Any]
     values_of_word: int = 1
-    widens: bool = False
+    is_far: bool = True
     most_features: int = 2**31 - 1
     saves_panels: bool = False
 
@@ -174,6 +174,10 @@ class WeightFormat(ABC):
         values = np.ascontiguousarray(words).view(NUMPY_DTYPES[self.stored])[:, :features]
         return FormattedMatrix(self, {"": StoredTensor(self.stored, values)})
 
+    def widened(self, target: Any) -> WeightFormat | None:
+        """The format to which a panel is widened once for several tiles; None where that is not worth it."""
+        return None
+
     @abstractmethod
     def step(self, target: Any) -> ProductStep:
         """The step of a product on a `gte_np.kernels.targets.Target`."""
@@ -200,6 +204,10 @@ class ProductStep(ABC):
     def load_weights(self, emit: Any, panel: Any, step: Value, first: int) -> Value:
         """The words of 16 output features, from number `first` of the panel on, ready to be multiplied."""
 
+    def widened(self, emit: Any, weights: Value) -> list[Value]:
+        """Loaded weights in the words of the format to which they are widened, each as floats."""
+        return [weights]
+
     @abstractmethod
     def load_x(self, emit: Any, pointer: Value) -> Value:
         """The words of x at a pointer to float32, in all lanes."""
@@ -217,7 +225,7 @@ class DotProductStep(ProductStep):
     """A step on words of several values: a target's `DotProduct` of a word of x with one of each output feature."""
 
     def __init__(self, dot_product: Any) -> None:
-        self.dot_product = dot_product
+        self.dot_product, self.x_words = dot_product, dot_product.x_words
 
     def load_weights(self, emit: Any, panel: Any, step: Value, first: int) -> Value:
         """As the dot product wants them."""
@@ -225,7 +233,8 @@ class DotProductStep(ProductStep):
 
     def load_x(self, emit: Any, pointer: Value) -> Value:
         """Broadcast, as the dot product wants it."""
-        return self.dot_product.x(emit, emit.broadcast(emit.load_word(pointer)))
+        places = (emit.at(pointer, word) for word in range(self.x_words))
+        return self.dot_product.x(emit, *(emit.broadcast(emit.load_word(place)) for place in places))
 
     def multiply_add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
         """By the dot product."""

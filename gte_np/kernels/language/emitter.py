@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 from numba.core import cgutils
 
@@ -48,6 +50,10 @@ class Emitter:
     def at(self, pointer: ir.Value, index: ir.Value | int) -> ir.Value:
         """The pointer to an element."""
         return self.builder.gep(pointer, [INT64(index) if isinstance(index, int) else index])
+
+    def as_bytes(self, pointer: ir.Value) -> ir.Value:
+        """The same place, counted in bytes."""
+        return self.builder.bitcast(pointer, BYTE_POINTER)
 
     def load_as(self, pointer: ir.Value, kind: ir.Type, align: int) -> ir.Value:
         """What lies at a pointer, as another type."""
@@ -97,6 +103,14 @@ class Emitter:
         rounded = self.as_words(self.builder.fadd(value, self.floats(ROUNDER)))
         octets = self.builder.trunc(rounded, OCTETS)
         self.builder.store(octets, self.builder.bitcast(pointer, OCTETS.as_pointer()), align=1)
+
+    def store_pairs(self, value: ir.Value, pointer: ir.Value) -> None:
+        """Write 16 floats from 0 to 255 in 16 bits, rounded as `store_octets` does: of each four, 0 2 1 3."""
+        rounded = self.as_words(self.builder.fadd(value, self.floats(ROUNDER)))
+        picks = [first + place for first in range(0, LANES, 4) for place in (0, 2, 1, 3)]
+        shorts = self.builder.trunc(rounded, SHORTS)
+        pairs = self._shuffled(shorts, shorts, picks)
+        self.builder.store(pairs, self.builder.bitcast(pointer, SHORTS.as_pointer()), align=4)
 
     def store_bfloat16(self, value: ir.Value, pointer: ir.Value) -> None:
         """Write the bfloat16 values nearest to 16 floats, ties to even."""
@@ -193,6 +207,6 @@ class Emitter:
     def _joined(self, first: ir.Value, second: ir.Value) -> ir.Value:
         return self._shuffled(first, second, range(2 * first.type.count))
 
-    def _shuffled(self, first: ir.Value, second: ir.Value, picks: range) -> ir.Value:
+    def _shuffled(self, first: ir.Value, second: ir.Value, picks: Sequence[int]) -> ir.Value:
         lanes = ir.Constant(ir.VectorType(INT32, len(picks)), list(picks))
         return self.builder.shuffle_vector(first, second, lanes)

@@ -9,10 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gte_np.formats.float_formats import FLOAT32
 from gte_np.kernels.language.emitter import Emitter
 from gte_np.kernels.language.types import (
-    BYTE_POINTER,
     FLOAT,
     INT16,
     INT32,
@@ -51,14 +49,14 @@ int64s_at = _pointer_at(types.int64, INT64)
 
 
 @intrinsic
-def float32_panel(typing: Any, floats: Any, like: Any) -> Any:
-    """A pointer to float32 values, taken for packed float32 weights on the target of other weights, `like`."""
-    panel = pointer_to(PanelType(FLOAT32, like.dtype.target))
+def widened_panel(typing: Any, floats: Any, packed: Any) -> Any:
+    """A pointer to float32 values, taken for a panel of the format into which packed weights are widened."""
+    panel = pointer_to(PanelType(packed.dtype.format.widened(packed.dtype.target), packed.dtype.target))
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        return arguments[0]
+        return builder.bitcast(arguments[0], context.get_value_type(panel))
 
-    return panel(floats, like), codegen
+    return panel(floats, packed), codegen
 
 
 @intrinsic
@@ -96,7 +94,6 @@ def _storing(write: Callable[[Emitter, ir.Value, ir.Value], None], element: ir.T
 
 
 store = _storing(Emitter.store_floats, FLOAT)  # 16 float32 values
-store_octets = _storing(Emitter.store_octets, BYTE_POINTER.pointee)  # 16 bytes, rounded, ties to even
 store_bfloat16 = _storing(Emitter.store_bfloat16, INT16)  # 16 bfloat16 values, rounded, ties to even
 
 
@@ -147,6 +144,18 @@ def _known(answer: Callable[[PanelType], int]) -> Any:
 
 panel_width = _known(lambda panel: panel.target.panel)  # output features of a panel
 tile_rows = _known(lambda panel: panel.target.tile_rows)  # the most rows of a tile
+
+
+@intrinsic
+def widened_steps(typing: Any, packed: Any, steps: Any) -> Any:
+    """How many steps, in words, a product with packed weights has that are widened."""
+    weight_format = packed.dtype.format
+    factor = weight_format.values_of_word // weight_format.widened(packed.dtype.target).values_of_word
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return builder.mul(arguments[1], INT64(factor))
+
+    return types.intp(packed, types.intp), codegen
 
 
 @kernel

@@ -5,12 +5,15 @@ A token is quantised by itself, so that its vector depends on no other. See `gte
 
 from __future__ import annotations
 
-import numpy as np
-from numba.extending import overload
+from typing import Any
 
-from gte_np.formats.int8 import FACTORS
-from gte_np.kernels.language.emitter import ROUNDER
-from gte_np.kernels.language.memory import load, offset, store_bfloat16, store_octets
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+
+from gte_np.kernels.language.emitter import ROUNDER, Emitter
+from gte_np.kernels.language.memory import load, offset, store_bfloat16
 from gte_np.kernels.language.types import LANES, Pointer, Vector, kernel
 from gte_np.kernels.language.vectors import (
     find_lane,
@@ -23,7 +26,7 @@ from gte_np.kernels.language.vectors import (
     sum_lanes,
     where_equal,
 )
-from gte_np.kernels.operations.matmul import Operand
+from gte_np.kernels.operations.matmul import Operand, operand_at
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
@@ -55,19 +58,32 @@ def _write_bfloat16(weights, row, width, operand, index):  # type: ignore[no-unt
 
 
 def _write_uint8(weights, row, width, operand, index):  # type: ignore[no-untyped-def]
-    words = offset(operand.words.data, index * operand.words.stride)
-    quantize_row(row, width, words, offset(operand.factors, index * FACTORS))
+    quantize_row(weights, row, width, operand_at(operand, index))
 
 
 # By the names of `WeightFormat.activations`.
 ACTIVATIONS = {"float32": _write_nothing, "bfloat16": _write_bfloat16, "uint8": _write_uint8}
 
 
+@intrinsic
+def store_uint8(typing: Any, weights: Any, row: Any, column: Any, values: Any) -> Any:
+    """Write 16 values of x, from 0 to 255, as the dot product with `weights` reads them, rounded, ties to even."""
+    dot_product = weights.dtype.target.int8_dot_product
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        _, pointer, place, floats = arguments
+        dot_product.store_x(Emitter(builder), floats, pointer, place)
+        return context.get_dummy_value()
+
+    return types.void(weights, row, types.intp, values), codegen
+
+
 @kernel
-def quantize_row(row: Pointer, width: int, words: Pointer, factors: Pointer) -> None:
+def quantize_row(weights: Pointer, row: Pointer, width: int, operand: Operand) -> None:
     """x = scale (byte - zero), and at one place, that of the largest |x|, scale rest more.
 
-    The range of the others, and of zero, is spread over 256 steps. `factors` are scale, zero, rest and that place.
+    The range of the others, and of zero, is spread over 256 steps. The first row of `operand` is written; its factors
+    are scale, zero, rest and that place.
     """
     zeros = splat(_ZERO)
     highest, next_highest, lowest, next_lowest = zeros, zeros, zeros, zeros  # of each lane
@@ -94,8 +110,8 @@ def quantize_row(row: Pointer, width: int, words: Pointer, factors: Pointer) -> 
     zero = (-low * inverse + _ROUNDER) - _ROUNDER
     for column in range(0, width, LANES):
         exact = fma(load(row, column), splat(inverse), splat(zero))
-        store_octets(words, column, minimum(maximum(exact, zeros), splat(_STEPS)))
-    exact_outlier = outlier * inverse + zero
+        store_uint8(weights, operand.words.data, column, minimum(maximum(exact, zeros), splat(_STEPS)))
+    exact_outlier, factors = outlier * inverse + zero, operand.factors
     factors[0] = scale + sum_lanes(total) * _ZERO  # NaN if a value is, which no comparison would tell
     factors[1] = zero
     factors[2] = exact_outlier - ((clipped(exact_outlier) + _ROUNDER) - _ROUNDER)

@@ -31,7 +31,7 @@ from gte_np.formats.float_formats import FLOAT32
 from gte_np.formats.int8 import FACTORS
 from gte_np.formats.weight_format import ProductStep
 from gte_np.kernels.language.emitter import Emitter
-from gte_np.kernels.language.memory import float32_panel, offset, panel_width, tile_rows
+from gte_np.kernels.language.memory import offset, panel_width, tile_rows, widened_panel, widened_steps
 from gte_np.kernels.language.types import INT64, LANES, PanelType, Pointer, kernel
 
 # How far ahead weights are asked for, into the second cache, whose misses can be more than the first one's. Texts of
@@ -107,7 +107,7 @@ def linear_tiles(rows: int, x: Operand, linear: Linear, out: Matrix) -> None:
 
 
 def linear_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Pointer) -> None:
-    """`linear_tiles`; a format that widens its words does so once for all tiles.
+    """`linear_tiles`; a format that widens its words on the target does so once for all tiles.
 
     `scratch` has room for a panel of float32 weights.
     """
@@ -115,7 +115,8 @@ def linear_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Po
 
 @overload(linear_panel, jit_options={"error_model": "numpy"})
 def _linear_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]  # Numba compares the signatures
-    return _widening_panel if linear.types[0].dtype.format.widens else _panel
+    packed = linear.types[0].dtype
+    return _panel if packed.format.widened(packed.target) is None else _widening_panel
 
 
 def _panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
@@ -130,8 +131,8 @@ def _widening_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-d
     else:
         height = rows // tiles
         linear_tile(height, x, linear, out, scratch)
-        weight = float32_panel(scratch, linear.weight)
-        widened = Linear(weight, linear.bias, linear.constants, linear.constant_rows, linear.steps)
+        weight, steps = widened_panel(scratch, linear.weight), widened_steps(linear.weight, linear.steps)
+        widened = Linear(weight, linear.bias, linear.constants, linear.constant_rows, steps)
         linear_tiles(rows - height, operand_at(x, height), widened, matrix_at(out, height, 0))
 
 
@@ -146,7 +147,7 @@ def tiles_of(weights: Pointer, rows: int) -> int:
 def linear_tile(typing: Any, rows: Any, x: Any, linear: Any, out: Any, widened: Any) -> Any:
     """(rows, in) Operand, the first panel of a Linear -> (rows, panel width) Matrix, for 1 to `tile_rows` rows.
 
-    If `widened` is a pointer and not None, the weights are also written there as float32.
+    If `widened` is a pointer and not None, the weights are also written there, in their widened format.
     """
     packed = linear.types[0].dtype
 
@@ -298,14 +299,21 @@ class _Product:
     def _weights_at(self, emit: Emitter, step: ir.Value) -> list[Any]:
         panel = self.panel
         start = panel.weight_at(emit, step, 0)
-        for line in range(0, panel.width * panel.packed.format.word.itemsize, _CACHE_LINE):
-            emit.prefetch(start, PREFETCH_BYTES + line)
+        if panel.packed.format.is_far:
+            for line in range(0, panel.width * panel.packed.format.word.itemsize, _CACHE_LINE):
+                emit.prefetch(start, PREFETCH_BYTES + line)
         weights = [self.step.load_weights(emit, panel, step, first) for first in panel.vectors]
         if self.widened is not None:
-            kept = emit.at(self.widened, emit.builder.mul(step, INT64(panel.width)))
-            for first, vector in zip(panel.vectors, weights, strict=True):
-                emit.store_floats(vector, emit.at(kept, first))
+            self._keep(emit, step, [self.step.widened(emit, vector) for vector in weights])
         return weights
+
+    def _keep(self, emit: Emitter, step: ir.Value, weights: list[list[Any]]) -> None:
+        """Write widened weights, word by word: for each vector of output features, its words."""
+        words, width = len(weights[0]), self.panel.width
+        kept = emit.at(self.widened, emit.builder.mul(step, INT64(words * width)))
+        for first, vector in zip(self.panel.vectors, weights, strict=True):
+            for number, word in enumerate(vector):
+                emit.store_floats(word, emit.at(kept, number * width + first))
 
 
 def _flat(rows: list[list[Any]]) -> list[Any]:

@@ -108,8 +108,9 @@ class Workspace:
         if self.weights.format.activations == "float32":
             return {}
         inner = max(widths["hidden"], widths["context"], widths["inner"])
-        steps = self.weights.format.steps
-        return {"hidden_words": stride_of(steps(widths["hidden"])), "inner_words": stride_of(steps(inner))}
+        steps, x_words = self.weights.format.steps, self.weights.format.step(self.weights.target).x_words
+        wide = {"hidden_words": widths["hidden"], "inner_words": inner}
+        return {name: stride_of(steps(width) * x_words) for name, width in wide.items()}
 
     def _sizes(self) -> Iterator[int]:
         """The values of each buffer, in the order in which `_divide` lays them."""

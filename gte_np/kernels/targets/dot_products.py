@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 Value = Any  # of LLVM: a vector of 16 lanes, or a pair of them
 
@@ -17,18 +17,24 @@ Value = Any  # of LLVM: a vector of 16 lanes, or a pair of them
 class DotProduct(ABC):
     """accumulator + the dot product of the values in each lane of x and weights.
 
-    `lanes` is how many of the 16 lanes of 32 bits one instruction takes.
+    `lanes` is how many of the 16 lanes of 32 bits one instruction takes. `x_words` is how many words of x meet a word
+    of weights: one, or two if values of x are kept in twice the bits.
     """
 
     lanes: int = 16
+    x_words: ClassVar[int] = 1
 
     def weights(self, emit: Any, words: Value) -> Value:
         """16 words of weights, ready to be multiplied."""
         return words
 
-    def x(self, emit: Any, words: Value) -> Value:
-        """A word of x in all lanes, ready to be multiplied."""
-        return words
+    def x(self, emit: Any, *words: Value) -> Value:
+        """`x_words` words of x, each in all lanes, ready to be multiplied."""
+        return words[0]
+
+    def store_x(self, emit: Any, values: Value, row: Value, column: Value) -> None:
+        """Write 16 floats from 0 to 255, rounded, to a row of x, as integers."""
+        emit.store_octets(values, emit.at(emit.as_bytes(row), column))
 
     @abstractmethod
     def add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
@@ -54,9 +60,9 @@ class WidenedBfloat16(DotProduct):
         """The second and the first values, as float32."""
         return _bfloat16_halves(emit, words)
 
-    def x(self, emit: Any, words: Value) -> Value:
+    def x(self, emit: Any, *words: Value) -> Value:
         """The second and the first value, as float32."""
-        return _bfloat16_halves(emit, words)
+        return _bfloat16_halves(emit, *words)
 
     def add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
         """Two multiply-adds."""
@@ -82,8 +88,15 @@ class DotInt8(DotProduct):
 class PairsOfInt16(DotProduct):
     """The same by x86's sums of two products of 16 bits, which no byte can overflow.
 
-    The instruction that takes bytes is not used: its sums of two are cut off at 32767.
+    The instruction that takes bytes is not used: its sums of two are cut off at 32767. Values of x are kept in 16
+    bits, and so are weights once they are widened for several tiles. The first and the third of four neighbours are
+    a word, and so are the second and the fourth: even and odd bytes take fewer instructions to widen than neighbours.
+
+        a word of weights in bytes     in 16 bits, and x beside them
+        [w0 w1 w2 w3]                  [w0 w2] [w1 w3]      [x0 x2] [x1 x3]
     """
+
+    x_words = 2
 
     def weights(self, emit: Any, words: Value) -> Value:
         """Even and odd bytes, with their signs, in 16 bits."""
@@ -91,18 +104,25 @@ class PairsOfInt16(DotProduct):
         even = emit.builder.ashr(emit.builder.shl(shorts, eight), eight)
         return even, emit.builder.ashr(shorts, eight)
 
-    def x(self, emit: Any, words: Value) -> Value:
-        """Even and odd bytes, without signs, in 16 bits."""
-        shorts = emit.as_shorts(words)
-        return emit.builder.and_(shorts, emit.shorts(0xFF)), emit.builder.lshr(shorts, emit.shorts(8))
+    def x(self, emit: Any, *words: Value) -> Value:
+        """Even and odd values, in 16 bits."""
+        return tuple(emit.as_shorts(word) for word in words)
+
+    def store_x(self, emit: Any, values: Value, row: Value, column: Value) -> None:
+        """In 16 bits."""
+        emit.store_pairs(values, emit.at(row, emit.builder.lshr(column, emit.int64(1))))
 
     def add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
         """Two multiplications and two additions a register."""
-        name = {16: "avx512.pmaddw.d.512", 8: "avx2.pmadd.wd", 4: "sse2.pmadd.wd"}[self.lanes]
         for value, weight in zip(x, weights, strict=True):
-            pairs = emit.in_parts(self.lanes, f"llvm.x86.{name}", value, weight, result=accumulator.type)
-            accumulator = emit.builder.add(accumulator, pairs)
+            accumulator = self.add_pairs(emit, value, weight, accumulator)
         return accumulator
+
+    def add_pairs(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
+        """The products of two values in each lane: a multiplication and an addition a register."""
+        name = {16: "avx512.pmaddw.d.512", 8: "avx2.pmadd.wd", 4: "sse2.pmadd.wd"}[self.lanes]
+        pairs = emit.in_parts(self.lanes, f"llvm.x86.{name}", x, weights, result=accumulator.type)
+        return emit.builder.add(accumulator, pairs)
 
 
 class SignedDotInt8(DotProduct):
@@ -111,9 +131,9 @@ class SignedDotInt8(DotProduct):
     x is unsigned, and 128 less is signed: the accumulators begin with what that leaves out.
     """
 
-    def x(self, emit: Any, words: Value) -> Value:
+    def x(self, emit: Any, *words: Value) -> Value:
         """128 less in each byte: its highest bit flipped."""
-        return emit.builder.xor(words, emit.words(-0x7F7F7F80))
+        return emit.builder.xor(words[0], emit.words(-0x7F7F7F80))
 
     def add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
         """One instruction a register."""
