@@ -11,7 +11,7 @@ CLIENTS_VENV := .venv-clients
 MTEB_VENV := .venv-mteb
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
-.PHONY: demo test test-ray parity stores mteb targets clients page lint wheel clean
+.PHONY: demo test test-ray parity differences stores mteb targets clients page lint wheel clean
 
 demo: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
@@ -27,6 +27,10 @@ test-ray: $(RAY_VENV)/ready
 
 parity: $(PARITY_VENV)/ready $(MINILM)
 	$(PARITY_VENV)/bin/python -m scripts.parity $(MODEL)
+
+# Writes DIFFERENCES.md: calls of sentence-transformers and of gte_np, side by side.
+differences: $(PARITY_VENV)/ready $(MINILM)
+	$(PARITY_VENV)/bin/python -m scripts.compare_calls
 
 # The snippets of STORES.md, with the stores themselves.
 stores: $(STORES_VENV)/ready $(MINILM)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import copy
+from contextlib import contextmanager
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from gte_np.arguments import check_choice, check_flag, check_integer, check_text
 from gte_np.bert_model import BertModel, check_options
 from gte_np.checkpoint.source import LoadedFiles, Source
+from gte_np.compatibility import ENCODE, SAVE, ModuleMethods, Pool, load_options, translated
 from gte_np.embedding_quantization import PRECISIONS, quantize_embeddings
 from gte_np.encoder_interface import FloatArray
 from gte_np.errors import CheckpointError, InputError
@@ -26,7 +28,7 @@ from gte_np.kernels.runtime.saved_panels import PANELS_FILES
 from gte_np.known_models import KNOWN_MODELS, KnownModel
 from gte_np.loaded import Loaded
 from gte_np.merging import TEXTS_AT_ONCE, Merging, Wish, do_apart
-from gte_np.modules import Dense
+from gte_np.modules import Dense, Module, Normalize
 from gte_np.pipeline import Processed, Steps, different_texts, process, process_windows, windows_of
 from gte_np.progress import progress_bar
 from gte_np.sentence_config import (
@@ -52,7 +54,7 @@ class EncodeOptions:
     prompt: str | None = None
     batch_size: int = 32
     show_progress_bar: bool | None = None
-    output_value: str = "sentence_embedding"
+    output_value: str | None = "sentence_embedding"
     precision: str = "float32"
     normalize_embeddings: bool | None = None
     truncate_dim: int | None = None
@@ -60,19 +62,24 @@ class EncodeOptions:
 
 
 class _Asked(NamedTuple):
-    """The arguments of `EmbeddingModel.encode`, checked. `tokens` is whether token embeddings are wanted."""
+    """The arguments of `EmbeddingModel.encode`, checked."""
 
     texts: list[str]
     is_single: bool
     wish: Wish
     batch_size: int
     show: bool
-    tokens: bool
+    output_value: str | None
     precision: str
     ranges: ArrayLike | None
 
+    @property
+    def is_vectors(self) -> bool:
+        """Whether the vectors of texts are wanted, and nothing else."""
+        return self.output_value == "sentence_embedding"
 
-class EmbeddingModel(Loaded):
+
+class EmbeddingModel(ModuleMethods, Loaded):
     """A text embedding model: the tokenizer, the encoder, the pooling and what follows it, of one repository.
 
     `name_or_path` is a folder, or a name on the hub; `revision`, `cache_dir`, `local_files_only` and `token` are for
@@ -80,7 +87,8 @@ class EmbeddingModel(Loaded):
     linear layers, "float32", "bfloat16" or "int8": by default what the model was saved in, or float32. `truncate_dim`
     keeps only the first dimensions of each vector. `prompts` maps names to texts that go before a sentence, and
     `default_prompt_name` is the one that `encode` takes by itself. `pooling` ("cls", "mean", ...) overrides what the
-    repository says.
+    repository says, and so does `similarity_fn_name`. The arguments of SentenceTransformer are taken by their names
+    there, too, where they can be had: DIFFERENCES.md has a list.
 
     A model of `KNOWN_MODELS` that is named as there also has that table's prompts, unless its repository has others;
     a folder has those of its files only.
@@ -97,6 +105,7 @@ class EmbeddingModel(Loaded):
 
     FIXED = ("tokenizer", "bert", "pooling_modes", "modules", "folder", "transformer_folder", "do_lower_case")
 
+    @translated(load_options)
     def __init__(
         self,
         name_or_path: str | os.PathLike[str],
@@ -112,6 +121,7 @@ class EmbeddingModel(Loaded):
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
         pooling: str | None = None,
+        similarity_fn_name: str | None = None,
     ) -> None:
         check_options(backend, dtype, threads)  # before a download
         override = None if pooling is None else check_pooling_modes([check_text("pooling", pooling)], "pooling")
@@ -136,12 +146,13 @@ class EmbeddingModel(Loaded):
 
         self.pooling_modes = override or _choose_pooling(config, known)
         self.modules = config.modules
+        self._is_without_normalize = False
         self._dimension = _output_dimension(self.bert.config.hidden_size * len(self.pooling_modes), config)
         self.truncate_dim = config.truncate_dim if truncate_dim is None else truncate_dim
         known_prompts = {"query": "", "document": ""} | (known.prompts if known else {})
         self.prompts = known_prompts | config.prompts | given_prompts
         self.default_prompt_name = default_prompt_name or config.default_prompt_name
-        self.similarity_fn_name = config.similarity_fn_name
+        self.similarity_fn_name = config.similarity_fn_name if similarity_fn_name is None else similarity_fn_name
 
         positions = self.bert.config.max_position_embeddings
         limits = (config.max_seq_length, self.tokenizer.model_max_length, positions)
@@ -178,6 +189,8 @@ class EmbeddingModel(Loaded):
         self.folder = state["_files"].source.folder
         config = read_sentence_config(self.folder)
         self.transformer_folder, self.modules = config.transformer_folder, config.modules
+        if self._is_without_normalize:
+            vars(self)["modules"] = _without_normalize(self.modules)
         self._assemble()
 
     @property
@@ -233,14 +246,35 @@ class EmbeddingModel(Loaded):
             self._prompt_named("default_prompt_name", value)
         self._default_prompt_name = value
 
-    def get_sentence_embedding_dimension(self) -> int:
+    def get_embedding_dimension(self) -> int:
         """The length of a vector: D, unless a Dense module or `truncate_dim` changes it."""
         return self.truncate_dim or self._dimension
+
+    get_sentence_embedding_dimension = get_embedding_dimension  # its name before sentence-transformers 6
+
+    @contextmanager
+    def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
+        """In this context, `truncate_dim` is another one, for all threads that use the model."""
+        before, self.truncate_dim = self.truncate_dim, truncate_dim
+        try:
+            yield
+        finally:
+            self.truncate_dim = before
 
     def with_threads(self, threads: int) -> EmbeddingModel:
         """A copy, which shares the weights, whose calls use at most so many threads; so do its pickles."""
         twin = copy(self)
         vars(twin)["bert"] = self.bert.with_threads(threads)
+        twin._assemble()
+        return twin
+
+    def without_normalize(self) -> EmbeddingModel:
+        """A copy, which shares the weights, without the repository's Normalize modules; so are its pickles.
+
+        It is what model[:-1] is in sentence-transformers, for a model that ends with Normalize.
+        """
+        twin = copy(self)
+        vars(twin).update(modules=_without_normalize(self.modules), _is_without_normalize=True)
         twin._assemble()
         return twin
 
@@ -273,16 +307,17 @@ class EmbeddingModel(Loaded):
             return list(self._hidden_states(tokens))
         return self._head.vectors(tokens, finish)
 
+    @translated(ENCODE.own)
     def encode(
         self,
         sentences: str | Texts,
-        *,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
-        output_value: str = "sentence_embedding",
+        output_value: str | None = "sentence_embedding",
         precision: str = "float32",
+        *,
         normalize_embeddings: bool | None = None,
         truncate_dim: int | None = None,
         ranges: ArrayLike | None = None,
@@ -292,12 +327,18 @@ class EmbeddingModel(Loaded):
         `prompt`, or the one called `prompt_name`, goes before each text. `batch_size` is the most texts that go
         through the encoder together; they are also limited in tokens, so memory does not depend on their lengths.
         Calls of few texts from several threads are computed together, which changes no bit of a vector. A
-        progress bar is shown if asked for, or by default at log level INFO. With `output_value` "token_embeddings"
-        the result is a list of (T, D) hidden states, or a single one. `precision` may be int8, uint8, binary or
-        ubinary, and `ranges`, (2, D), puts int8 and uint8 on the scale of other vectors, such as those that
-        `gte-np embed` leaves beside its output: see `quantize_embeddings`. `normalize_embeddings` None does what the
-        repository says, True makes all vectors of length 1, and False leaves out the repository's Normalize modules
-        (in sentence-transformers, False is the default and does not). `truncate_dim` overrides the model's.
+        progress bar is shown if asked for, or by default at log level INFO.
+
+        With `output_value` "token_embeddings" the result is a list of (T, D) hidden states, or a single one; with
+        None it is a list of dicts, or a single one, of "input_ids" and "attention_mask", (T,), "token_embeddings",
+        (T, D), and "sentence_embedding", (D',). `precision` may be int8, uint8, binary or ubinary, and `ranges`,
+        (2, D), puts int8 and uint8 on the scale of other vectors, such as those that `gte-np embed` leaves beside its
+        output: see `quantize_embeddings`. `normalize_embeddings` True makes all vectors of length 1; None and False
+        do what the repository says, as in sentence-transformers: `without_normalize` gives the vectors before that.
+        `truncate_dim` overrides the model's.
+
+        The other arguments of sentence-transformers, such as `convert_to_numpy` and `device`, are accepted with the
+        values that change nothing, and `sentences` may be called `inputs`.
 
         A text of more than `max_seq_length` tokens is cut; one warning for each call tells how many were. Raises
         TypeError for anything but texts, and InputError for arguments that cannot be.
@@ -314,7 +355,7 @@ class EmbeddingModel(Loaded):
             ranges=ranges,
         )
         asked = self._asked(sentences, options)
-        if self._merging is None or asked.tokens or not 0 < len(asked.texts) <= TEXTS_AT_ONCE:
+        if self._merging is None or not asked.is_vectors or not 0 < len(asked.texts) <= TEXTS_AT_ONCE:
             return self._encode_apart(asked)
         texts, places = different_texts(asked.texts)
         with progress_bar(len(asked.texts), asked.show) as advance:
@@ -329,8 +370,8 @@ class EmbeddingModel(Loaded):
         and with the NumPy backend, one call is computed after the other. If the task is cancelled, what was not begun
         is dropped. Errors are those of `encode`.
         """
-        asked = self._asked(sentences, EncodeOptions(**options))
-        if self._merging is None or asked.tokens or not asked.texts:
+        asked = self._asked(sentences, EncodeOptions(**ENCODE.own(options)))
+        if self._merging is None or not asked.is_vectors or not asked.texts:
             return await do_apart(self._apart, lambda: self._encode_apart(asked))
         texts, places = different_texts(asked.texts)
         with progress_bar(len(asked.texts), asked.show) as advance:
@@ -390,31 +431,48 @@ class EmbeddingModel(Loaded):
         steps: Steps[FloatArray] = Steps(tokenize, compute, lambda done: None)
         return process_windows(windows, steps, batch_size)
 
+    @translated(ENCODE.own)
     def encode_query(
         self,
         sentences: str | Texts,
-        *,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        *others: Any,
         **options: Any,
     ) -> Any:
-        """`encode` with the prompt called "query", unless another one is given."""
-        if prompt_name is None and prompt is None:
-            prompt_name = "query"
-        return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
+        """`encode`, with its arguments, and with the prompt called "query", unless another one is given."""
+        name = self._prompt_for(("query",), prompt_name, prompt)
+        return self.encode(sentences, name, prompt, *others, **options)
 
+    @translated(ENCODE.own)
     def encode_document(
         self,
         sentences: str | Texts,
-        *,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        *others: Any,
         **options: Any,
     ) -> Any:
-        """`encode` with the prompt called "document", unless another one is given."""
-        if prompt_name is None and prompt is None:
-            prompt_name = "document"
-        return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
+        """`encode`, with its arguments, and with the prompt called "document", unless another one is given.
+
+        If `prompts` has been set to others, the one called "passage" or "corpus" takes its place.
+        """
+        name = self._prompt_for(("document", "passage", "corpus"), prompt_name, prompt)
+        return self.encode(sentences, name, prompt, *others, **options)
+
+    def encode_multi_process(
+        self,
+        sentences: Texts,
+        pool: Pool,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        chunk_size: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """`encode`, with its arguments; the work is done by threads, whatever the pool."""
+        own = ENCODE.own({**options, "pool": pool, "chunk_size": chunk_size})
+        return self.encode(sentences, prompt_name, prompt, batch_size, **own)
 
     def fingerprint(self) -> dict[str, Any]:
         """What the vectors of this model depend on, but for its settings: equal ones give equal bits.
@@ -444,6 +502,7 @@ class EmbeddingModel(Loaded):
         """Similarities row by row by `similarity_fn_name`: (B, D), (B, D) -> (B,)."""
         return SIMILARITY_FUNCTIONS[self.similarity_fn_name].row_by_row(embeddings1, embeddings2)
 
+    @translated(SAVE.own)
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the model to a folder, which is made if it is not there, with what was set since it was loaded.
 
@@ -464,6 +523,13 @@ class EmbeddingModel(Loaded):
 
         save_model(self, folder)
 
+    save = save_pretrained
+
+    @classmethod
+    def load(cls, input_path: str | os.PathLike[str]) -> EmbeddingModel:
+        """The model of a folder, or of a name, as by EmbeddingModel(input_path)."""
+        return cls(input_path)
+
     def _tokenizing(self, prefix: str) -> Callable[[list[str]], TokenBatch]:
         """What puts a prompt before texts and tokenizes them. A long text is read until it is known to be cut."""
 
@@ -476,40 +542,48 @@ class EmbeddingModel(Loaded):
     def _asked(self, sentences: str | Texts, options: EncodeOptions) -> _Asked:
         """Check the arguments of `encode`."""
         texts = check_texts([sentences] if isinstance(sentences, str) else sentences)
-        check_choice("output_value", options.output_value, OUTPUT_VALUES)
+        if options.output_value is not None:
+            check_choice("output_value", options.output_value, OUTPUT_VALUES)
         check_choice("precision", options.precision, PRECISIONS)
         batch_size = check_integer("batch_size", options.batch_size, least=1)
         finish = self._finish(options.normalize_embeddings, options.truncate_dim)
         check_flag("show_progress_bar", options.show_progress_bar, optional=True)
         prefix = self.resolve_prompt(options.prompt_name, options.prompt)
         show = options.show_progress_bar
-        tokens = options.output_value == "token_embeddings"
-        if tokens and options.precision != "float32":
-            raise InputError(f"expected precision float32 with token_embeddings, got {options.precision}.")
+        if options.output_value != "sentence_embedding" and options.precision != "float32":
+            raise InputError(f"expected precision float32 with {options.output_value}, got {options.precision}.")
         return _Asked(
             texts=texts,
             is_single=isinstance(sentences, str),
             wish=Wish(prefix, self.max_seq_length, finish),
             batch_size=batch_size,
             show=logger.isEnabledFor(logging.INFO) if show is None else show,
-            tokens=tokens,
+            output_value=options.output_value,
             precision=options.precision,
             ranges=options.ranges,
         )
 
     def _encode_apart(self, asked: _Asked) -> Any:
         """Encode the texts of one call by themselves."""
-        compute = self._hidden_states if asked.tokens else partial(self._head.vectors, finish=asked.wish.finish)
         with progress_bar(len(asked.texts), asked.show) as advance:
-            steps: Steps[FloatArray] = Steps(self._tokenizing(asked.wish.prefix), compute, advance)
+            compute = self._computing(asked.output_value, asked.wish.finish)
+            steps: Steps[Any] = Steps(self._tokenizing(asked.wish.prefix), compute, advance)
             rows, was_cut, _ = process(asked.texts, steps, asked.batch_size)
         return self._finished(asked, rows, was_cut)
 
-    def _finished(self, asked: _Asked, rows: Sequence[FloatArray] | FloatArray, was_cut: NDArray[np.bool_]) -> Any:
+    def _computing(self, output_value: str | None, finish: Finish) -> Callable[[TokenBatch], Iterable[Any]]:
+        """What makes of a batch the result of each text."""
+        if output_value is None:
+            return partial(self._head.features, finish=finish)
+        if output_value == "token_embeddings":
+            return self._hidden_states
+        return partial(self._head.vectors, finish=finish)
+
+    def _finished(self, asked: _Asked, rows: Sequence[Any] | FloatArray, was_cut: NDArray[np.bool_]) -> Any:
         """The result of `encode`, of a row for each text."""
         self.warn_of_cuts(int(was_cut.sum()), len(asked.texts))
-        if asked.tokens:  # those of equal texts are one array, and rows of a batch's
-            return rows[0] if asked.is_single else [row.copy() for row in rows]
+        if not asked.is_vectors:  # those of equal texts are one array, and rows of a batch's
+            return rows[0] if asked.is_single else [deepcopy(row) for row in rows]
         dimension = asked.wish.finish.dimension or self._dimension
         matrix = np.asarray(rows) if len(rows) else np.empty((0, dimension), np.float32)
         vectors = quantize_embeddings(matrix, asked.precision, asked.ranges)
@@ -518,7 +592,7 @@ class EmbeddingModel(Loaded):
     def _finish(self, normalize_embeddings: bool | None, truncate_dim: int | None) -> Finish:
         """Check what is wanted of vectors after pooling."""
         check_flag("normalize_embeddings", normalize_embeddings, optional=True)
-        return Finish(normalize_embeddings, self._check_truncate_dim(truncate_dim) or self.truncate_dim)
+        return Finish(bool(normalize_embeddings), self._check_truncate_dim(truncate_dim) or self.truncate_dim)
 
     def _one_by_one(self, windows: Iterator[Processed[FloatArray]]) -> Iterator[FloatArray]:
         texts = cut = 0
@@ -544,6 +618,12 @@ class EmbeddingModel(Loaded):
         name = self.default_prompt_name if prompt_name is None else prompt_name
         return "" if name is None else self._prompt_named("prompt_name", name)
 
+    def _prompt_for(self, names: Iterable[str], prompt_name: str | None, prompt: str | None) -> str | None:
+        """The prompt name that is given, or if no prompt is, the first of the names that `prompts` has."""
+        if prompt_name is not None or prompt is not None:
+            return prompt_name
+        return next((name for name in names if name in self.prompts), None)
+
     def _prompt_named(self, argument: str, name: str) -> str:
         if check_text(argument, name) not in self.prompts:
             raise InputError(f"expected a prompt name among {', '.join(map(str, self.prompts))}, got {name!r:.80}.")
@@ -556,9 +636,9 @@ class EmbeddingModel(Loaded):
 def paraphrase_mining(
     model: EmbeddingModel,
     sentences: Texts,
-    *,
-    batch_size: int = 32,
     show_progress_bar: bool | None = None,
+    batch_size: int = 32,
+    *,
     prompt_name: str | None = None,
     prompt: str | None = None,
     truncate_dim: int | None = None,
@@ -590,6 +670,10 @@ def _choose_pooling(config: SentenceConfig, known: KnownModel | None) -> tuple[s
         config.transformer_folder,
     )
     return ("mean",)
+
+
+def _without_normalize(modules: tuple[Module, ...]) -> tuple[Module, ...]:
+    return tuple(module for module in modules if not isinstance(module, Normalize))
 
 
 def _output_dimension(pooled: int, config: SentenceConfig) -> int:

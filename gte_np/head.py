@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gte_np.bert_model import BertModel
 from gte_np.encoder_interface import FloatArray
-from gte_np.modules import Module, Normalize
+from gte_np.modules import Module
 from gte_np.pooling import pool, rows_read
 from gte_np.similarity import normalize
 from gte_np.token_batch import TokenBatch
@@ -17,7 +19,7 @@ from gte_np.token_batch import TokenBatch
 class Finish(NamedTuple):
     """What is wanted of vectors after pooling: see `EmbeddingModel.encode`; `dimension` None is for all of it."""
 
-    normalized: bool | None
+    normalized: bool
     dimension: int | None
 
 
@@ -32,6 +34,18 @@ class Head(NamedTuple):
         """The vectors of a batch: (B, D')."""
         return self.finish(self.pool(batch), finish)
 
+    def features(self, batch: TokenBatch, finish: Finish) -> Iterator[dict[str, NDArray[Any]]]:
+        """All that there is of each text: see `EmbeddingModel.encode` with `output_value` None."""
+        hidden = self.bert.encode_batch(batch).last_hidden_state  # (N, D)
+        vectors = self.finish(pool(hidden, batch.offsets, self.pooling_modes), finish)  # (B, D')
+        for text, vector in enumerate(vectors):
+            yield {
+                "input_ids": batch[text],
+                "attention_mask": np.ones(len(batch[text]), np.int64),
+                "token_embeddings": hidden[batch.slice(text)],
+                "sentence_embedding": vector,
+            }
+
     def pool(self, batch: TokenBatch) -> FloatArray:
         """One vector for each text of a batch: (B, D)."""
         rows = rows_read(batch.offsets, self.pooling_modes)
@@ -42,7 +56,6 @@ class Head(NamedTuple):
     def finish(self, vectors: FloatArray, finish: Finish) -> FloatArray:
         """From pooling to the result: (B, D) -> (B, D'), in sentence-transformers' order."""
         for module in self.modules:
-            if finish.normalized is None or finish.normalized or not isinstance(module, Normalize):
-                vectors = module(vectors)
+            vectors = module(vectors)
         vectors = vectors[:, : finish.dimension]
         return normalize(vectors) if finish.normalized else vectors

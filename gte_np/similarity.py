@@ -110,7 +110,6 @@ SIMILARITY_FUNCTIONS = {
 def semantic_search(
     query_embeddings: ArrayLike,
     corpus_embeddings: ArrayLike,
-    *,
     query_chunk_size: int = 100,
     corpus_chunk_size: int = 500_000,
     top_k: int = 10,
@@ -167,7 +166,6 @@ def _largest(scores: NDArray[Any], count: int) -> NDArray[np.int64]:
 
 def paraphrase_mining_embeddings(
     embeddings: ArrayLike,
-    *,
     query_chunk_size: int = 5000,
     corpus_chunk_size: int = 100_000,
     max_pairs: int = 500_000,
@@ -236,13 +234,14 @@ def as_float(x: ArrayLike) -> NDArray[Any]:
 
 
 def _matrices(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    matrix_a, matrix_b = _as_matrix(a), _as_matrix(b)
+    matrix_a, matrix_b = as_matrix(a), as_matrix(b)
     if matrix_a.ndim != 2 or matrix_b.ndim != 2 or matrix_a.shape[1] != matrix_b.shape[1]:
         raise InputError(f"expected vectors of one length, (A, D) and (B, D), got {np.shape(a)} and {np.shape(b)}.")
     return matrix_a, matrix_b
 
 
-def _as_matrix(x: ArrayLike) -> NDArray[Any]:
+def as_matrix(x: ArrayLike) -> NDArray[Any]:
+    """Vectors, (N, D), or one, (D,), as an array (N, D) of float32 or float64. Errors are those of `as_float`."""
     array = as_float(x)
     return array.reshape(0, 0) if array.shape == (0,) else np.atleast_2d(array)  # [] is no vector
 

@@ -186,7 +186,7 @@ def test_module_names_of_sentence_transformers_6(folder: Path) -> None:
     ],
 )
 def test_a_dense_module(folder: Path, file: str, bias: bool, activation: str, function: Callable[[Any], Any]) -> None:
-    raw = EmbeddingModel(folder).encode(["happy", "person"], normalize_embeddings=False)
+    raw = EmbeddingModel(folder).without_normalize().encode(["happy", "person"])
     write_modules(folder, None, "Dense")
     weight, shift = (
         np.random.default_rng(0).standard_normal((7, 32), dtype=np.float32),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from copy import copy
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -90,15 +92,32 @@ def test_repeated_texts_are_computed_once(small: EmbeddingModel, monkeypatch: py
 
 
 def test_normalize_embeddings(small: EmbeddingModel, small_folder: Path, tmp_path: Path) -> None:
-    raw = small.encode(TEXTS, normalize_embeddings=False)
+    raw = small.without_normalize().encode(TEXTS)
     assert np.abs(np.linalg.norm(raw, axis=1) - 1).min() > 0.1
     unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
     assert small.encode(TEXTS) == pytest.approx(unit, abs=1e-6)  # the repository has a Normalize module
+    assert np.array_equal(small.encode(TEXTS, normalize_embeddings=False), small.encode(TEXTS))  # and keeps it
     without = small_model(tmp_path / "without")
     (without / "modules.json").unlink()
     model = EmbeddingModel(without)
     assert model.encode(TEXTS) == pytest.approx(raw, abs=1e-5)
     assert model.encode(TEXTS, normalize_embeddings=True) == pytest.approx(unit, abs=1e-6)
+    assert model.encode(TEXTS, normalize_embeddings=False) == pytest.approx(raw, abs=1e-5)
+
+
+def test_a_model_without_normalize_stays_so(small: EmbeddingModel, tmp_path: Path) -> None:
+    raw = small.without_normalize()
+    vectors = raw.encode(TEXTS)
+    assert np.abs(np.linalg.norm(small.encode(TEXTS), axis=1) - 1).max() < 1e-6
+    assert raw.encode(TEXTS, normalize_embeddings=True) == pytest.approx(small.encode(TEXTS), abs=1e-6)
+    raw.save_pretrained(tmp_path / "saved")
+    for again in (
+        pickle.loads(pickle.dumps(raw)),
+        copy(raw),
+        raw.with_threads(1),
+        EmbeddingModel(tmp_path / "saved"),
+    ):
+        assert np.array_equal(again.encode(TEXTS), vectors)
 
 
 def test_truncate_dim_cuts_after_the_modules_and_before_the_option(small: EmbeddingModel, small_folder: Path) -> None:
@@ -140,11 +159,28 @@ def test_encode_tokens_gives_the_vectors_of_encode(small: EmbeddingModel) -> Non
 
 def test_token_embeddings(small: EmbeddingModel) -> None:
     tokens = small.encode(TEXTS, output_value="token_embeddings")
-    raw = small.encode(TEXTS, normalize_embeddings=False)
+    raw = small.without_normalize().encode(TEXTS)
     assert [len(text) for text in tokens] == small.tokenize(TEXTS).lengths.tolist()
     assert np.stack([text.mean(axis=0) for text in tokens]) == pytest.approx(raw, abs=1e-5)
     alone = small.encode(TEXTS[0], output_value="token_embeddings")
     assert alone == pytest.approx(tokens[0], abs=1e-5)
+
+
+def test_all_values_of_a_text(small: EmbeddingModel) -> None:
+    texts = [*TEXTS, TEXTS[0]]
+    found = small.encode(texts, output_value=None, truncate_dim=8)
+    tokens = small.tokenize(texts)
+    for index, values in enumerate(found):
+        assert values["input_ids"].tolist() == tokens[index].tolist()
+        assert values["attention_mask"].tolist() == [1] * len(tokens[index])
+    states = small.encode(texts, output_value="token_embeddings")
+    assert all(np.array_equal(values["token_embeddings"], text) for values, text in zip(found, states, strict=True))
+    vectors = np.stack([values["sentence_embedding"] for values in found])
+    assert np.array_equal(vectors, small.encode(texts, truncate_dim=8))
+    assert not np.shares_memory(found[0]["token_embeddings"], found[-1]["token_embeddings"])
+    assert list(small.encode(TEXTS[0], output_value=None)) == list(found[0])
+    with pytest.raises(InputError, match="precision float32 with None, got int8"):
+        small.encode(texts, output_value=None, precision="int8")
 
 
 def test_prompts(small_folder: Path, tmp_path: Path) -> None:
@@ -368,7 +404,7 @@ def test_the_table_of_known_models() -> None:
         ({"prompt_name": 3}, TypeError, "prompt_name to be a str, got int"),
         ({"batch_size": True}, TypeError, "batch_size to be an int, got bool"),
         ({"precision": None}, TypeError, "precision to be a str"),
-        ({"output_value": None}, TypeError, "output_value to be a str"),
+        ({"output_value": 3}, TypeError, "output_value to be a str"),
     ],
 )
 def test_options_of_another_type(

@@ -236,6 +236,16 @@ def test_outputs_can_be_read_searched_and_verified(
         assert hit.score == pytest.approx(1, abs={"float32": 1e-6, "int8": 0.6, "ubinary": 0.5}[precision])
 
 
+def test_a_job_without_normalize_gives_the_vectors_before_it(
+    small: EmbeddingModel, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "out.parquet"
+    embed(small, inputs["jsonl"], output, field="body", normalize_embeddings=False)
+    vectors = np.stack(pq.read_table(output)["embedding"].to_numpy())
+    assert np.array_equal(vectors, small.without_normalize().encode(TEXTS))
+    assert verify(Results(str(output)), small) == len(TEXTS)
+
+
 def test_a_parquet_output_has_types(small: EmbeddingModel, inputs: dict[str, Path], tmp_path: Path) -> None:
     embed(small, inputs["jsonl"], tmp_path / "out.parquet", field="body", id="key", keep=("year",))
     table = pq.read_table(tmp_path / "out.parquet")

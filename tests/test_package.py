@@ -113,7 +113,7 @@ def test_the_reference_imports_numpy_and_little_else() -> None:
 def test_nothing_is_unpickled_or_executed() -> None:
     for path in PACKAGE.rglob("*.py"):
         assert not imports(path) & {"pickle", "marshal", "shelve", "subprocess", "importlib"}
-        assert not re.search(r"\b(eval|exec)\(", path.read_text("utf-8"))
+        assert not re.search(r"(?<!def )\b(eval|exec)\(", path.read_text("utf-8"))
 
 
 # --- the README -------------------------------------------------------------------------------------------------

@@ -175,13 +175,19 @@ def test_embed(client: TestClient, small: EmbeddingModel, path: str) -> None:
 def test_embed_options(two: TestClient, plain: EmbeddingModel) -> None:
     path = "/models/org/plain/embed"
     for options, expected in (
-        ({"normalize": False}, plain.encode(TEXTS, normalize_embeddings=False)),
+        ({"normalize": False}, plain.without_normalize().encode(TEXTS)),
         ({"normalize": None}, plain.encode(TEXTS, normalize_embeddings=True)),
         ({"dimensions": 3}, plain.encode(TEXTS, normalize_embeddings=True, truncate_dim=3)),
-        ({"dimensions": 3, "normalize": False}, plain.encode(TEXTS, normalize_embeddings=False, truncate_dim=3)),
+        ({"dimensions": 3, "normalize": False}, plain.without_normalize().encode(TEXTS, truncate_dim=3)),
         ({"prompt_name": "query"}, plain.encode(TEXTS, normalize_embeddings=True, prompt_name="query")),
     ):
         assert np.array_equal(vectors(post(two, path, inputs=TEXTS, **options)), expected)
+
+
+def test_embed_without_the_normalize_of_the_repository(client: TestClient, small: EmbeddingModel) -> None:
+    raw = vectors(post(client, "/embed", inputs=TEXTS, normalize=False))
+    assert np.array_equal(raw, small.without_normalize().encode(TEXTS))
+    assert np.abs(np.linalg.norm(raw, axis=1) - 1).min() > 0.01
 
 
 def test_embed_truncation(two: TestClient, small: EmbeddingModel) -> None:

@@ -14,12 +14,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gte_np"
 LEVELS = (
     ("errors",),
     ("arguments",),
-    ("files", "forks", "formats", "token_batch", "known_models", "progress"),
+    ("files", "forks", "formats", "token_batch", "known_models", "progress", "compatibility"),
     ("checkpoint", "batching"),
     ("loaded", "architectures", "pipeline"),
     ("encoder_interface",),
     ("tokenization", "reference", "pooling", "similarity"),
-    ("kernels.targets", "embedding_quantization", "modules"),
+    ("kernels.targets", "embedding_quantization", "modules", "communities"),
     ("kernels.language",),
     ("kernels.operations",),
     ("kernels.runtime",),
@@ -28,6 +28,7 @@ LEVELS = (
     ("saving", "head"),
     ("merging",),
     ("embedding_model",),
+    ("util",),
     ("",),  # the package itself
     ("jobs", "terminal"),
     ("ray", "serve", "integrations"),

@@ -33,7 +33,8 @@ class JobOptions:
 
     `field` is the field, or column, of the text; `id` that of the id, by default the number of the row; `keep` names
     others that are carried over. `input_format` is that of inputs whose names do not tell. `with_text` keeps the
-    texts in the output. `on_error` is "fail" or "skip". Vectors are made as by `EmbeddingModel.encode`; `ranges`,
+    texts in the output. `on_error` is "fail" or "skip". Vectors are made as by `EmbeddingModel.encode`, but with
+    `normalize_embeddings` False without the repository's Normalize modules; `ranges`,
     (2, D), are for int8 and uint8, by default those of the first shard. `cache` is an SQLite file of vectors.
     """
 
@@ -68,7 +69,8 @@ class Job:
         check_choice("precision", options.precision, PRECISIONS)
         check_choice("on_error", options.on_error, ON_ERROR)
         check_integer("rows_per_shard", options.rows_per_shard, least=1)
-        self.model, self.options, self.fields = model, options, options.fields
+        self.model = model if options.normalize_embeddings in (None, True) else model.without_normalize()
+        self.options, self.fields = options, options.fields
         self.names = list(inputs)
         self.inputs = find_inputs(inputs, options.input_format)
         self.encode_windows([])  # checks the rest of the options

@@ -47,6 +47,8 @@ def verify(results: Results, model: EmbeddingModel, sample: int | None = None) -
                 yield row.text
 
     model.max_seq_length = settings["max_seq_length"]
+    if settings["normalize_embeddings"] is False:
+        model = model.without_normalize()
     for window in model.encode_windows(
         windows_of(texts()),
         prompt=settings["prompt"],

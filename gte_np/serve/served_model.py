@@ -42,7 +42,7 @@ class Task(NamedTuple):
     """What is computed: a vector of each text, perhaps of length 1 and cut, or the hidden states of its tokens."""
 
     output_value: str = "sentence_embedding"
-    normalize: bool | None = True
+    normalize: bool = True
     dimension: int | None = None
 
 
@@ -67,6 +67,7 @@ class ServedModel:
         self.scheduler = Scheduler(self._compute, limits.max_batch_tokens, limits.max_concurrent_requests, metrics)
         self._aside = ThreadPoolExecutor(1, "gte_np-serve-tokenizer")
         self._normalizes = any(isinstance(module, Normalize) for module in model.modules)
+        self._raw = model.without_normalize()
 
     async def embed(self, inputs: Sequence[Input], reading: Reading, task: Task) -> Computed:
         """Tokenize the inputs, which are not empty, and compute them.
@@ -160,10 +161,11 @@ class ServedModel:
     def _compute(self, batch: TokenBatch, task: Task) -> Sequence[FloatArray]:
         """In the scheduler's thread. What the model does by itself is not done again: that would change bits."""
         by_itself = task.normalize and self._normalizes and task.dimension is None
-        results: Sequence[FloatArray] = self.model.encode_tokens(
+        model = self.model if task.normalize else self._raw
+        results: Sequence[FloatArray] = model.encode_tokens(
             batch,
             output_value=task.output_value,
-            normalize_embeddings=None if by_itself else task.normalize,
+            normalize_embeddings=task.normalize and not by_itself,
             truncate_dim=task.dimension,
         )
         return results
