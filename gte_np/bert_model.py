@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gte_np.architectures.config import BertConfig, read_config
+from gte_np.architectures.named_weights import NamedWeights
 from gte_np.architectures.weights import BertWeights, read_weights, stored_precision, to_float32
 from gte_np.arguments import check_choice, check_flag, check_integer, check_integers
 from gte_np.backend import backend_of, check_backend, make_encoder
@@ -83,6 +84,19 @@ class BertModel(Loaded):
     def has_pooler(self) -> bool:
         """Whether the checkpoint has a pooler."""
         return self._pooler is not None
+
+    @property
+    def weights(self) -> NamedWeights:
+        """The weights by their published names, read from the model's files when they are asked for.
+
+        Raises InputError for a model that was not loaded from files.
+        """
+        if self._files is None:
+            raise InputError(
+                "expected a model that was loaded from files, since its weights are read from them, got one that was "
+                "made of BertWeights: call to_float32 on their tensors."
+            )
+        return NamedWeights(self._files, self.config, self.has_pooler)
 
     @property
     def arithmetic(self) -> str:
@@ -184,36 +198,28 @@ class BertModel(Loaded):
 
     def __call__(
         self,
-        input_ids: ArrayLike,
+        input_ids: ArrayLike | TokenBatch,
         attention_mask: ArrayLike | None = None,
         token_type_ids: ArrayLike | None = None,
         *,
         output_hidden_states: bool | None = False,
         output_attentions: bool | None = False,
     ) -> BertOutput:
-        """Run the encoder on padded token ids, as transformers' BertModel does.
+        """Run the encoder on padded token ids, as transformers' BertModel does, or on a TokenBatch.
 
-        All three arrays are (B, T) integers; `attention_mask` is 1 for a token and 0 for padding (all 1 by
+        A TokenBatch, such as `Tokenizer.tokenize` gives, comes alone. Its output is padded too: a row for each text,
+        from column 0 on, and its `attention_mask` tells the tokens of the output from padding.
+
+        Otherwise all three arrays are (B, T) integers; `attention_mask` is 1 for a token and 0 for padding (all 1 by
         default), and `token_type_ids` are 0 by default. The texts are packed at once, so padding costs nothing, and
         what it would compute is not computed: padded positions of the output are zeros. The pooler reads column 0.
 
         Raises TypeError for arrays of anything but integers, InputError for a wrong shape, for ids outside of the
-        tables, and for more tokens than the model has positions.
+        tables, for more tokens than the model has positions, and for a mask or types beside a TokenBatch.
         """
         check_flag("output_hidden_states", output_hidden_states, optional=True)
         check_flag("output_attentions", output_attentions, optional=True)
-        ids = _padded_integers(input_ids, "input_ids")
-        mask = np.ones_like(ids) if attention_mask is None else _padded_integers(attention_mask, "attention_mask")
-        types = np.zeros_like(ids) if token_type_ids is None else _padded_integers(token_type_ids, "token_type_ids")
-        if mask.shape != ids.shape or types.shape != ids.shape:
-            raise InputError(
-                f"expected attention_mask and token_type_ids of the shape of input_ids, {ids.shape}, got "
-                f"{mask.shape} and {types.shape}."
-            )
-        if not np.isin(mask, (0, 1)).all():
-            raise InputError("expected attention_mask to hold 1 for a token and 0 for padding, got other values.")
-        kept = mask == 1  # (B, T)
-        batch = TokenBatch.from_padded(ids, kept, types)  # (B, T) -> N tokens
+        batch, kept = _pack(input_ids, attention_mask, token_type_ids)  # (B, T) -> N tokens
         output = self.encode_batch(batch, keep_layers=bool(output_hidden_states or output_attentions))
         last = _unpack(output.last_hidden_state, kept)
         return BertOutput(
@@ -266,6 +272,34 @@ def _choose_format(dtype: str | None, config: BertConfig, weights: BertWeights) 
         saved = choose_format(dtype or config.dtype, stored_precision(weights))
     saved.check_sizes(config.hidden_size, config.intermediate_size, config.num_attention_heads)
     return saved
+
+
+def _pack(
+    input_ids: ArrayLike | TokenBatch, attention_mask: ArrayLike | None, token_type_ids: ArrayLike | None
+) -> tuple[TokenBatch, NDArray[np.bool_]]:
+    """The packed texts, and where in (B, T) their tokens are."""
+    if not isinstance(input_ids, TokenBatch):
+        return _pack_padded(input_ids, attention_mask, token_type_ids)
+    if attention_mask is not None or token_type_ids is not None:
+        raise InputError("expected a TokenBatch alone, got attention_mask or token_type_ids too: it has its own.")
+    return input_ids, input_ids.attention_mask == 1
+
+
+def _pack_padded(
+    input_ids: ArrayLike, attention_mask: ArrayLike | None, token_type_ids: ArrayLike | None
+) -> tuple[TokenBatch, NDArray[np.bool_]]:
+    ids = _padded_integers(input_ids, "input_ids")
+    mask = np.ones_like(ids) if attention_mask is None else _padded_integers(attention_mask, "attention_mask")
+    types = np.zeros_like(ids) if token_type_ids is None else _padded_integers(token_type_ids, "token_type_ids")
+    if mask.shape != ids.shape or types.shape != ids.shape:
+        raise InputError(
+            f"expected attention_mask and token_type_ids of the shape of input_ids, {ids.shape}, got "
+            f"{mask.shape} and {types.shape}."
+        )
+    if not np.isin(mask, (0, 1)).all():
+        raise InputError("expected attention_mask to hold 1 for a token and 0 for padding, got other values.")
+    kept = mask == 1  # (B, T)
+    return TokenBatch.from_padded(ids, kept, types), kept
 
 
 def _padded_integers(values: ArrayLike, name: str) -> NDArray[np.integer]:

@@ -155,6 +155,16 @@ class TokenBatch:
         """(B,) int32: how many tokens of each text are here."""
         return self.offsets[1:] - self.offsets[:-1]
 
+    @property
+    def attention_mask(self) -> NDArray[np.int64]:
+        """(B, T) int64: 1 for a token and 0 for padding, where each text is padded at its end to the longest one.
+
+        >>> TokenBatch.from_ids([[101, 7, 102], [101, 102]]).attention_mask.tolist()
+        [[1, 1, 1], [1, 1, 0]]
+        """
+        longest = self.lengths.max(initial=0)
+        return (np.arange(longest) < self.lengths[:, None]).astype(np.int64)  # (T,) < (B, 1) -> (B, T)
+
 
 def offsets_of(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.integer]:
     """(B,) lengths -> (B + 1,) offsets of texts laid end to end."""

@@ -35,6 +35,38 @@ def test_padding_is_zeros_and_changes_nothing_else(bert: BertModel) -> None:
     assert np.abs(output.last_hidden_state[1, :3] - alone).max() < 1e-6
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_token_batch_gives_padded_output(small_folder: Path, backend: str) -> None:
+    bert = BertModel.from_pretrained(small_folder, backend=backend)
+    batch = TokenBatch.from_ids([[2, 9, 17, 3], [2, 11, 3]])
+    assert batch.attention_mask.tolist() == MASK.tolist()
+    ours, padded = (
+        bert(*arguments, output_hidden_states=True, output_attentions=True) for arguments in ((batch,), (IDS, MASK))
+    )
+    assert np.array_equal(ours.last_hidden_state, padded.last_hidden_state)
+    assert ours.pooler_output is not None
+    assert padded.pooler_output is not None
+    assert np.array_equal(ours.pooler_output, padded.pooler_output)
+    assert np.array_equal(np.stack(ours.hidden_states or ()), np.stack(padded.hidden_states or ()))
+    assert np.array_equal(np.stack(ours.attentions or ()), np.stack(padded.attentions or ()))
+
+
+def test_a_token_batch_is_padded_at_the_end(bert: BertModel) -> None:
+    padded = TokenBatch.from_padded([[0, 2, 9, 3], [2, 11, 17, 3]], [[0, 1, 1, 1], [1] * 4], [[0] * 4] * 2)
+    assert padded.attention_mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    output = bert(padded).last_hidden_state
+    assert output[0, 0].any()
+    assert not output[0, 3].any()
+    assert bert(TokenBatch.from_ids([])).last_hidden_state.shape == (0, 0, 32)
+
+
+def test_a_token_batch_comes_alone(bert: BertModel) -> None:
+    batch = TokenBatch.from_ids(IDS.tolist())
+    for mask, types in ((MASK, None), (None, MASK)):
+        with pytest.raises(InputError, match="a TokenBatch alone"):
+            bert(batch, mask, types)
+
+
 def test_the_mask_and_types_have_defaults(bert: BertModel) -> None:
     output = bert(IDS.tolist())
     assert np.array_equal(output.last_hidden_state, bert(IDS, np.ones_like(IDS)).last_hidden_state)

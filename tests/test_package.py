@@ -161,17 +161,9 @@ def test_sessions_in_the_readme(
 
 
 DOCUMENTS = (
-    *(
-        "README.md",
-        "ARCHITECTURE.md",
-        "CORPUS.md",
-        "DEPLOYMENT.md",
-        "DISTRIBUTED.md",
-        "MTEB.md",
-        "SERVING.md",
-        "STORES.md",
-    ),
-    *("benchmarks/README.md", "benchmarks/RESULTS.md"),
+    *("README.md", "ARCHITECTURE.md", "CORPUS.md", "DEPLOYMENT.md", "DIFFERENCES.md", "DISTRIBUTED.md"),
+    *("INTEGRATIONS.md", "MTEB.md", "SERVING.md", "STORES.md"),
+    *("benchmarks/README.md", "benchmarks/RESULTS.md", "gte_np/reference/README.md"),
 )
 
 

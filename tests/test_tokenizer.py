@@ -161,20 +161,66 @@ def test_tokens_of_a_text(chinese: Tokenizer) -> None:
         chinese.tokens_of("\ud800")
 
 
-def test_a_text_of_tokens(chinese: Tokenizer) -> None:
-    ids = chinese.tokenize(["北京 paris"])[0].tolist()
-    assert chinese.text_of(ids) == "北 京 paris"
-    assert chinese.text_of(ids, special_tokens=True) == "[CLS] 北 京 paris [SEP]"
+def test_ids_to_tokens_and_back(chinese: Tokenizer) -> None:
+    ids = chinese.tokenize(["北京 paris"])[0]
+    tokens = chinese.convert_ids_to_tokens(ids)
+    assert tokens == ["[CLS]", "北", "京", "paris", "[SEP]"]
+    assert chinese.convert_ids_to_tokens(ids.tolist(), skip_special_tokens=True) == tokens[1:-1]
+    assert chinese.convert_tokens_to_ids(tokens) == ids.tolist()
+    assert chinese.convert_ids_to_tokens(101) == "[CLS]"
+    assert chinese.convert_tokens_to_ids("[SEP]") == 102
+    assert chinese.convert_tokens_to_ids("no token") == chinese.unk_token_id
+    assert chinese.convert_ids_to_tokens([]) == []
+    assert chinese.convert_tokens_to_ids([]) == []
+    with pytest.raises(TypeError, match="texts that are str, got int"):
+        chinese.convert_tokens_to_ids([7])  # type: ignore[list-item]
+
+
+def test_decode(chinese: Tokenizer) -> None:
+    ids = chinese.tokenize(["北京 paris"])[0]
+    assert chinese.decode(ids) == "[CLS] 北 京 paris [SEP]"
+    assert chinese.decode(ids.tolist(), skip_special_tokens=True) == "北 京 paris"
+    assert chinese.decode(int(ids[1])) == "北"
     assert chinese.tokens_of("\u16a0")[1].id == chinese.unk_token_id
-    cases: list[tuple[Any, type[Exception]]] = [
-        ([1.5], TypeError),
-        ([True], TypeError),
-        ([-1], InputError),
-        ([10**6], InputError),
-    ]
-    for wrong, error in cases:
-        with pytest.raises(error, match="token ids"):
-            chinese.text_of(wrong)
+
+
+def test_decode_joins_words_and_punctuation(minilm_folder: Path) -> None:
+    tokenizer = Tokenizer.from_folder(minilm_folder)
+    ids = tokenizer.tokenize(["Embeddings don't lie, do they?"])[0]
+    tokens = "[CLS] em ##bed ##ding ##s don ' t lie , do they ? [SEP]"
+    assert tokenizer.convert_ids_to_tokens(ids) == tokens.split()
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "embeddings don ' t lie, do they?"  # so in transformers
+
+
+def test_the_size_of_the_vocabulary_leaves_added_tokens_out(tmp_path: Path) -> None:
+    write_vocab(tmp_path, ["a"])
+    write_json(tmp_path / "added_tokens.json", {"foo": 6})
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    assert tokenizer.vocab_size == 6
+    assert tokenizer.largest_id == 6
+    assert tokenizer.convert_ids_to_tokens([6, 2], skip_special_tokens=True) == ["foo"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([1.5], TypeError, "token ids to be integers"),
+        ([True], TypeError, "token ids to be integers"),
+        ([-1], InputError, "token ids from 0"),
+        (10**6, InputError, "token ids from 0"),
+        ([[101], [102]], InputError, r"one text, got an array of shape \(2, 1\)"),
+    ],
+)
+def test_ids_that_are_none(chinese: Tokenizer, ids: Any, error: type[Exception], message: str) -> None:
+    for convert in (chinese.decode, chinese.convert_ids_to_tokens):
+        with pytest.raises(error, match=message):
+            convert(ids)
+
+
+def test_an_id_that_the_vocabulary_leaves_out(tmp_path: Path) -> None:
+    folder = write_tokenizer_json(tmp_path, tokenizer_json(SPECIAL | {"a": 9}))
+    with pytest.raises(InputError, match="token ids of the vocabulary, got 7"):
+        Tokenizer.from_folder(folder).convert_ids_to_tokens([9, 7])
 
 
 def test_without_a_length_nothing_is_cut(chinese: Tokenizer) -> None:

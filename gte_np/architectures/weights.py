@@ -74,10 +74,7 @@ def read_weights(folder: Path, config: BertConfig) -> BertWeights:
     once, if tensors are missing, unexpected, of a wrong shape or dtype, or hold NaN or infinite values.
     """
     path = find_weights(folder)
-    tensors: dict[str, Tensor] = dict(_canonical(read_tensors(path), config.architecture, path))
-    for weight_format in FORMATS:
-        if weight_format.file == path.name and len(weight_format.part_dtypes) > 1:
-            tensors = _joined(tensors, weight_format)
+    tensors = open_tensors(path, config.architecture)
     has_pooler = any(name in tensors for name in POOLER)
     shapes = expected_shapes(config, has_pooler)
     problems = [*_differences(tensors, shapes), *_not_finite(tensors)]
@@ -90,6 +87,15 @@ def read_weights(folder: Path, config: BertConfig) -> BertWeights:
         pooler={name: tensors[name] for name in POOLER} if has_pooler else None,
         folder=folder,
     )
+
+
+def open_tensors(path: Path, architecture: Architecture) -> dict[str, Tensor]:
+    """The tensors of a weights file by their canonical names, as stored, without a look at their values."""
+    tensors: dict[str, Tensor] = dict(_canonical(read_tensors(path), architecture, path))
+    for weight_format in FORMATS:
+        if weight_format.file == path.name and len(weight_format.part_dtypes) > 1:
+            tensors = _joined(tensors, weight_format)
+    return tensors
 
 
 def stored_precision(weights: BertWeights) -> str:

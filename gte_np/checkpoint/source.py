@@ -94,13 +94,17 @@ class LoadedFiles:
         Raises CheckpointError if a file is not what it was when the object was loaded.
         """
         digests = self._digests()
+        self.check_unchanged()
+        return digests
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError if a file is not what it was when the object was loaded."""
         changed = [name for name, state in self._states.items() if _state(self.source.folder / name) != state]
         if changed:
             raise CheckpointError(
-                f"{self.source.folder}: {', '.join(changed)} changed after the model was loaded, and only files tell "
-                "others of its weights. Load the model again."
+                f"{self.source.folder}: {', '.join(changed)} changed after the model was loaded, and only its files "
+                "have its weights as they were published. Load the model again."
             )
-        return digests
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Find the files on this machine. Raise ModelNotFoundError or CheckpointError unless they are the same."""

@@ -1,6 +1,7 @@
 """The BERT encoder to read, in pure NumPy: the oracle that the kernels are tested against.
 
-Read in this order:
+README.md beside this file is a tutorial that builds the encoder anew, on published weights. Read the chapters in this
+order:
 
 1. `gte_np.tokenization.tokenizer`: a text becomes token ids.
 2. `gte_np.token_batch`: the ids of many texts become one `TokenBatch`, drawn below.

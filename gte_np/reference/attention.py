@@ -31,6 +31,19 @@ def self_attention(
     """Let each token gather from the tokens of its own text: (N, D) -> (N, D).
 
     Also returns the attention probabilities, one (H, T, T) for each of the B texts.
+
+    With an identity for each weight and no bias, queries and keys are x itself. Tokens of x that are alike find each
+    other, but only in their own text: the third token is a text by itself.
+
+    >>> names = ["self.query", "self.key", "self.value", "output.dense"]
+    >>> weights = {f"attention.{name}.weight": np.eye(2, dtype=np.float32) for name in names}
+    >>> weights |= {f"attention.{name}.bias": np.zeros(2, np.float32) for name in names}
+    >>> x = np.array([[9, 0], [0, 9], [9, 0]], np.float32)
+    >>> context, probabilities = self_attention(x, TokenBatch.from_ids([[5, 6], [7]]), weights, heads=1)
+    >>> context.round(3).tolist()
+    [[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]]
+    >>> [text_probabilities.shape for text_probabilities in probabilities]
+    [(1, 2, 2), (1, 1, 1)]
     """
     query = linear(x, weights, "attention.self.query")  # (N, D) -> (N, D)
     key = linear(x, weights, "attention.self.key")  # (N, D) -> (N, D)
@@ -45,7 +58,15 @@ def self_attention(
 
 
 def attend(query: FloatArray, key: FloatArray, value: FloatArray, heads: int) -> tuple[FloatArray, FloatArray]:
-    """The formula above for one text, in each head: three (T, D) -> context (T, D) and probabilities (H, T, T)."""
+    """The formula above for one text, in each head: three (T, D) -> context (T, D) and probabilities (H, T, T).
+
+    A query of zeros matches all keys equally, so it gets the mean of the values:
+
+    >>> query, key = np.zeros((2, 1), np.float32), np.array([[1], [5]], np.float32)
+    >>> context, probabilities = attend(query, key, np.array([[10], [20]], np.float32), heads=1)
+    >>> context.tolist(), probabilities.tolist()
+    ([[15.0], [15.0]], [[[0.5, 0.5], [0.5, 0.5]]])
+    """
     query, key, value = (split_heads(x, heads) for x in (query, key, value))  # (T, D) -> (H, T, K)
     root = np.float32(np.sqrt(query.shape[-1]))
     scores = query @ key.transpose(0, 2, 1) / root  # (H, T, K) @ (H, K, T) -> (H, T, T)

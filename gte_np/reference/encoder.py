@@ -50,6 +50,19 @@ def encoder_layer(
     not all of x anew, and in training gradients reach the first layers without having to pass through either.
 
     Also returns the attention probabilities, one (H, T, T) for each text.
+
+    `gte_np.BertModel.weights` has the weights of a published model: `layer(0)` are those of its first layer. A layer
+    whose linear layers are all zeros adds nothing to x, and has it normalised:
+
+    >>> import numpy as np
+    >>> from gte_np.architectures.tensors import LAYER
+    >>> sizes = {"D": 2, "F": 8}
+    >>> weights = {name: np.zeros([sizes[axis] for axis in axes], np.float32) for name, axes in LAYER.items()}
+    >>> weights |= {name: np.ones(2, np.float32) for name in LAYER if name.endswith("LayerNorm.weight")}
+    >>> config = BertConfig(2, 2, 1, 1, 8, 2, 1, 1e-12)
+    >>> x = np.array([[3, 1], [10, 50]], np.float32)
+    >>> encoder_layer(x, TokenBatch.from_ids([[0, 1]]), weights, config)[0].tolist()
+    [[1.0, -1.0], [-1.0, 1.0]]
     """
     attended, probabilities = self_attention(x, batch, weights, config.num_attention_heads)  # (N, D) -> (N, D)
     x = layer_norm(x + attended, weights, "attention.output.LayerNorm", config.layer_norm_eps)  # (N, D)

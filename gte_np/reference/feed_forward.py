@@ -15,6 +15,13 @@ def feed_forward(x: FloatArray, weights: Weights) -> FloatArray:
     """Expand each token to F features, apply GELU, project back to D: (N, D) -> (N, D).
 
     Attention mixes tokens; this works on each token by itself. F is four times D in most models.
+
+    Here D = 1 and F = 2, and the sum of GELU(x) and GELU(-x) is nearly |x| for a large x:
+
+    >>> weights = {"intermediate.dense.weight": np.array([[1], [-1]]), "intermediate.dense.bias": np.zeros(2)}
+    >>> weights |= {"output.dense.weight": np.array([[1, 1]]), "output.dense.bias": np.zeros(1)}
+    >>> feed_forward(np.array([[-5], [5]], np.float32), weights).round(3).tolist()
+    [[5.0], [5.0]]
     """
     expanded = linear(x, weights, "intermediate.dense")  # (N, D) -> (N, F)
     return linear(gelu(expanded), weights, "output.dense")  # (N, F) -> (N, D)

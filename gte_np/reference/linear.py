@@ -19,7 +19,12 @@ Weights = Mapping[str, Any]
 
 
 def linear(x: FloatArray, weights: Weights, name: str) -> FloatArray:
-    """`x @ weight.transpose + bias`: (N, in) -> (N, out). As in torch.nn.Linear, the weight is (out, in)."""
+    """`x @ weight.transpose + bias`: (N, in) -> (N, out). As in torch.nn.Linear, the weight is (out, in).
+
+    >>> weights = {"n.weight": np.array([[1, 2], [3, 4], [5, 6]]), "n.bias": np.array([0, 0, 1])}
+    >>> linear(np.array([[10, 1]]), weights, "n").tolist()
+    [[12, 34, 57]]
+    """
     weight = weights[f"{name}.weight"]
     product: FloatArray = weight(x) if callable(weight) else x @ weight.T  # (N, in) @ (in, out) -> (N, out)
     return product + weights[f"{name}.bias"]  # (N, out) + (out,) -> (N, out)

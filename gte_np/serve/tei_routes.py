@@ -114,10 +114,10 @@ class TeiInterface(Interface):
         if len(lists) < len(rows):
             raise fields.problem("ids", "a list of integers, or a list of such lists", "another value")
         self.check_count(len(lists) if all(lists) else 0, "ids")
-        special_tokens = not fields.flag("skip_special_tokens", True)
-        text_of = self.served.model.tokenizer.text_of
+        skip_special_tokens = fields.flag("skip_special_tokens", True)
+        decode = self.served.model.tokenizer.decode
         try:
-            return json_response([text_of(ids, special_tokens=special_tokens) for ids in lists])
+            return json_response([decode(ids, skip_special_tokens=skip_special_tokens) for ids in lists])
         except (TypeError, InputError) as error:
             raise RequestError(TOKENIZATION, str(error), param="ids") from error
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from gte_np.arguments import check_integer, check_integers, find_surrogate
+from gte_np.arguments import check_flag, check_integer, check_integers, find_surrogate
 from gte_np.checkpoint.source import LoadedFiles, Source
 from gte_np.errors import CheckpointError, InputError
 from gte_np.forks import ForkGuard
@@ -93,7 +93,7 @@ class Tokenizer(Loaded):
         return tokenizer
 
     def _facts(self) -> dict[str, object]:
-        return {"vocab_size": self._encoder.backend.get_vocab_size(), "model_max_length": self.model_max_length}
+        return {"vocab_size": self.vocab_size, "model_max_length": self.model_max_length}
 
     def __getstate__(self) -> dict[str, Any]:
         settings = {"_lowercase_first": self._lowercase_first, "model_max_length": self.model_max_length}
@@ -102,6 +102,12 @@ class Tokenizer(Loaded):
     def __setstate__(self, state: dict[str, Any]) -> None:
         Tokenizer.__init__(self, read_text_encoder(state["_files"].source.folder, state["_lowercase_first"]))
         vars(self).update(state)
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the vocabulary has, without those that were added to it, as in transformers."""
+        size: int = self._encoder.backend.get_vocab_size(with_added_tokens=False)
+        return size
 
     @property
     def pad_token_id(self) -> int:
@@ -160,17 +166,15 @@ class Tokenizer(Loaded):
         return {key: rows[0] for key, rows in output.items()} if isinstance(text, str) else output
 
     def _padded(self, batch: TokenBatch, padding: bool) -> dict[str, NDArray[np.int64]]:
-        lengths = batch.lengths
-        longest = int(lengths.max(initial=0))
-        if not padding and (lengths != longest).any():
+        if not padding and len(set(batch.lengths.tolist())) > 1:
             raise InputError("expected texts of one length in tokens, got several: give padding=True for arrays.")
-        mask = np.arange(longest) < lengths[:, None]  # (B,) -> (B, T)
+        mask = batch.attention_mask  # (B, T)
         input_ids = np.full(mask.shape, self.pad_token_id, np.int64)
-        input_ids[mask] = batch.input_ids  # (N,) -> (B, T)
+        input_ids[mask == 1] = batch.input_ids  # (N,) -> (B, T)
         return {
             "input_ids": input_ids,
             "token_type_ids": np.zeros_like(input_ids),
-            "attention_mask": mask.astype(np.int64),
+            "attention_mask": mask,
         }
 
     def tokenize(self, texts: Texts, max_length: int | None = None, *, count_all: bool = True) -> TokenBatch:
@@ -210,14 +214,92 @@ class Tokenizer(Loaded):
             for number, name, special, (start, stop) in rows
         ]
 
-    def text_of(self, ids: Sequence[int], *, special_tokens: bool = False) -> str:
-        """Return a text of which these could be the token ids, without [CLS] and its like unless they are wanted.
+    @overload
+    def convert_ids_to_tokens(self, ids: int, *, skip_special_tokens: bool = False) -> str: ...
+
+    @overload
+    def convert_ids_to_tokens(
+        self, ids: Sequence[int] | NDArray[np.integer], *, skip_special_tokens: bool = False
+    ) -> list[str]: ...
+
+    def convert_ids_to_tokens(
+        self, ids: int | Sequence[int] | NDArray[np.integer], *, skip_special_tokens: bool = False
+    ) -> str | list[str]:
+        """Return the token of each id, or the one token of one id, as transformers does.
+
+        With `skip_special_tokens`, [CLS] and its like are left out of a list. Raises TypeError for anything but
+        integers, and InputError for ids that the tokenizer does not have.
+
+        >>> tokenizer = Tokenizer.from_pretrained("tests/data/bert-base-chinese")
+        >>> tokenizer.convert_ids_to_tokens([101, 1266, 776, 102])
+        ['[CLS]', '北', '京', '[SEP]']
+        """
+        check_flag("skip_special_tokens", skip_special_tokens)
+        numbers = self._check_ids(ids)
+        tokens = [self._token(number) for number in numbers.reshape(-1).tolist()]
+        if numbers.ndim == 0:
+            return tokens[0]
+        return [token for token in tokens if not (skip_special_tokens and token in self._special_tokens)]
+
+    @overload
+    def convert_tokens_to_ids(  # type: ignore[overload-overlap]  # a str is an iterable of str, too
+        self, tokens: str
+    ) -> int: ...
+
+    @overload
+    def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]: ...
+
+    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> int | list[int]:
+        """Return the id of each token, or of one; that of [UNK] for a string that is no token.
+
+        Raises TypeError for anything but str.
+
+        >>> tokenizer = Tokenizer.from_pretrained("tests/data/bert-base-chinese")
+        >>> tokenizer.convert_tokens_to_ids(["北", "no token"])
+        [1266, 100]
+        """
+        if isinstance(tokens, str):
+            return self._id(tokens)
+        return [self._id(token) for token in check_texts(tokens)]
+
+    def decode(self, ids: int | Sequence[int] | NDArray[np.integer], *, skip_special_tokens: bool = False) -> str:
+        """Return a text of which these could be the token ids, as transformers does without its clean-up.
+
+        Pieces of a word are joined, and no space is left before a comma or a full stop. transformers also joins
+        "don ' t" where the files set clean_up_tokenization_spaces; this does not. What the tokenizer has lowercased
+        or dropped does not come back. With `skip_special_tokens`, [CLS] and its like are left out.
 
         Raises TypeError for anything but integers, and InputError for ids that the tokenizer does not have.
+
+        >>> tokenizer = Tokenizer.from_pretrained("tests/data/bert-base-chinese")
+        >>> tokenizer.decode([101, 1266, 776, 102])
+        '[CLS] 北 京 [SEP]'
         """
-        numbers = check_integers("token ids", ids, 0, self.largest_id, booleans=False).tolist()
+        check_flag("skip_special_tokens", skip_special_tokens)
+        numbers = self._check_ids(ids).reshape(-1).tolist()
         with _guard.no_fork():
-            return self._encoder.backend.decode(numbers, skip_special_tokens=not special_tokens)
+            return self._encoder.backend.decode(numbers, skip_special_tokens=skip_special_tokens)
+
+    def _check_ids(self, ids: ArrayLike) -> NDArray[np.integer]:
+        numbers = check_integers("token ids", ids, 0, self.largest_id, booleans=False)
+        if numbers.ndim > 1:
+            raise InputError(f"expected the token ids of one text, got an array of shape {numbers.shape}.")
+        return numbers
+
+    def _token(self, number: int) -> str:
+        token: str | None = self._encoder.backend.id_to_token(number)
+        if token is None:
+            raise InputError(f"expected token ids of the vocabulary, got {number}, which it leaves out.")
+        return token
+
+    def _id(self, token: str) -> int:
+        number: int | None = self._encoder.backend.token_to_id(token)
+        return self.unk_token_id if number is None else number
+
+    @property
+    def _special_tokens(self) -> set[str]:
+        added = self._encoder.backend.get_added_tokens_decoder().values()
+        return {token.content for token in added if token.special}
 
     def cut_beginning(self, ids: TokenArray, most: int) -> TokenArray:
         """Cut the token ids of one whole text to `most` by leaving out its beginning, with [CLS] and [SEP] kept."""
