@@ -9,9 +9,10 @@ RAY_VENV := .venv-ray
 STORES_VENV := .venv-stores
 CLIENTS_VENV := .venv-clients
 MTEB_VENV := .venv-mteb
+INTEGRATIONS_VENV := .venv-integrations
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
-.PHONY: demo test test-ray parity differences stores mteb targets clients page lint wheel clean
+.PHONY: demo test test-ray parity differences stores mteb integrations targets clients page lint wheel clean
 
 demo: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
@@ -40,6 +41,10 @@ stores: $(STORES_VENV)/ready $(MINILM)
 mteb: $(MTEB_VENV)/ready $(MINILM)
 	$(MTEB_VENV)/bin/python -m pytest -s tests/extras/test_mteb.py
 
+# INTEGRATIONS.md, and gte_np.integrations with the libraries themselves, which warn of one another when imported.
+integrations: $(INTEGRATIONS_VENV)/ready $(MINILM)
+	$(INTEGRATIONS_VENV)/bin/python -m pytest -W default tests/extras/test_integrations.py
+
 # TARGETS='--python "COMMAND"' adds a Python of another processor, perhaps emulated; see scripts/run_targets.py.
 targets: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.run_targets $(TARGETS)
@@ -63,7 +68,8 @@ wheel: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.check_wheel dist/*_$$(uname -m).whl
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) $(RAY_VENV) $(STORES_VENV) $(CLIENTS_VENV) $(MTEB_VENV) .models build dist *.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(RAY_VENV) $(STORES_VENV) $(CLIENTS_VENV) $(MTEB_VENV) $(INTEGRATIONS_VENV) \
+	    .models build dist *.egg-info
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -86,6 +92,12 @@ $(RAY_VENV)/ready: pyproject.toml
 $(STORES_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(STORES_VENV)
 	$(STORES_VENV)/bin/python -m pip install --quiet --no-compile --editable ".[stores]" pytest
+	touch $@
+
+$(INTEGRATIONS_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(INTEGRATIONS_VENV)
+	$(INTEGRATIONS_VENV)/bin/python -m pip install --quiet $(TORCH)
+	$(INTEGRATIONS_VENV)/bin/python -m pip install --quiet --editable ".[integrations]" pytest
 	touch $@
 
 $(CLIENTS_VENV)/ready: pyproject.toml

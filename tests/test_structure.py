@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gte_np"
 LEVELS = (
     ("errors",),
     ("arguments",),
-    ("files", "forks", "formats", "token_batch", "known_models", "progress", "compatibility"),
+    ("files", "forks", "formats", "optional", "token_batch", "known_models", "progress", "compatibility"),
     ("checkpoint", "batching"),
     ("loaded", "architectures", "pipeline"),
     ("encoder_interface",),
@@ -31,7 +31,7 @@ LEVELS = (
     ("util",),
     ("",),  # the package itself
     ("jobs", "terminal"),
-    ("ray", "serve", "integrations"),
+    ("integrations", "ray", "serve"),
     ("job_commands", "serve_command", "mteb_command"),
     ("cli",),
     ("__main__",),

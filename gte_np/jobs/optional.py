@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from gte_np.errors import MissingDependencyError
+from gte_np.optional import optional_package
 
 
 def arrow(what: str) -> Any:
     """The package pyarrow. Raises MissingDependencyError, which says what needs it, if it is not installed."""
-    try:
+    with optional_package(what, "pyarrow", "arrow"):
         import pyarrow
         import pyarrow.ipc
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{what} needs the package pyarrow, which is not installed: pip install 'gte_np[arrow]'."
-        ) from error
     return pyarrow
