@@ -12,7 +12,8 @@ MTEB_VENV := .venv-mteb
 INTEGRATIONS_VENV := .venv-integrations
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
-.PHONY: demo test test-ray parity differences stores mteb integrations targets clients page lint wheel clean
+.PHONY: demo test test-ray parity differences stores mteb integrations targets clients page explanation-page lint wheel \
+    clean
 
 demo: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/gte-np similarity .models/all-MiniLM-L6-v2 "How many people live in London?" \
@@ -56,6 +57,10 @@ clients: $(CLIENTS_VENV)/ready $(MINILM)
 # The page of gte-np serve in a headless Chromium, whose driver must be installed; pictures go to build/page.
 page: $(CLIENTS_VENV)/ready $(MINILM)
 	$(CLIENTS_VENV)/bin/python -m scripts.look_at_page .models/all-MiniLM-L6-v2 build/page
+
+# The page of an explanation, likewise.
+explanation-page: $(CLIENTS_VENV)/ready $(MINILM)
+	$(CLIENTS_VENV)/bin/python -m scripts.look_at_explanation .models/all-MiniLM-L6-v2 build/explanation
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check

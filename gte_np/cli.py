@@ -1,4 +1,4 @@
-"""The command line: gte-np embed, search, verify, serve, mteb, similarity, quantize, models, info, warmup, doctor."""
+"""The command line: gte-np embed, search, verify, serve, mteb, similarity, explain, quantize, info and others."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from gte_np.architectures.tensors import expected_shapes
 from gte_np.checkpoint.weight_files import find_weights, read_tensors
 from gte_np.doctor import report
 from gte_np.errors import GteError
+from gte_np.explain_command import add_explain_command
 from gte_np.files import naming
 from gte_np.job_commands import add_job_commands
 from gte_np.kernels.runtime.kernel_functions import kernel_files
@@ -93,6 +94,7 @@ def _make_parser() -> Parser:
     add_serve_command(commands)
     add_mteb_command(commands, model)
     _add_similarity(commands.add_parser("similarity", parents=[model], help="a query against texts"))
+    add_explain_command(commands, model)
     smaller = model_options("int8", "(default: %(default)s)")
     _add_quantize(commands.add_parser("quantize", parents=[smaller], help="a model to a smaller, faster one"))
     info = commands.add_parser("info", parents=[model], help="what a model's repository says")

@@ -10,7 +10,7 @@ from copy import copy, deepcopy
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +40,9 @@ from gte_np.sentence_config import (
 from gte_np.similarity import SIMILARITY_FUNCTIONS, paraphrase_mining_embeddings
 from gte_np.token_batch import TokenBatch
 from gte_np.tokenization.tokenizer import Texts, Tokenizer, check_ids_fit, check_texts, check_unicode
+
+if TYPE_CHECKING:
+    from gte_np.explanation import Explanation
 
 logger = logging.getLogger("gte_np")
 
@@ -501,6 +504,19 @@ class EmbeddingModel(ModuleMethods, Loaded):
     def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> NDArray[Any]:
         """Similarities row by row by `similarity_fn_name`: (B, D), (B, D) -> (B,)."""
         return SIMILARITY_FUNCTIONS[self.similarity_fn_name].row_by_row(embeddings1, embeddings2)
+
+    def explain(self, a: str, b: str | None = None) -> Explanation:
+        """Return why two texts have the cosine that they have, or what becomes of one text, token by token.
+
+        The default prompt goes before each text, as in `encode`. See `gte_np.explanation`: `cosine`, `tokens`,
+        `contributions` (n, m), `unexplained`, `deletions`, `layers`, `attentions` (L, H, T, T) of each text, and
+        `save(path)` for one page with all of them.
+
+        Raises TypeError for anything but str, and InputError for a text that is empty or no valid Unicode.
+        """
+        from gte_np.explanation import explain  # what only few processes need, none has to wait for
+
+        return explain(self, check_texts([a] if b is None else [a, b]))
 
     @translated(SAVE.own)
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

@@ -8,31 +8,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
+from scripts.browser import PHONE, WIDE, browser, check_width, set_view
 from scripts.server import serving
 
 KEY = "a-key-of-the-page"
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-)
-WIDE, PHONE = (1180, 900), (390, 844)
 
 
 def main() -> None:
@@ -59,31 +45,6 @@ def main() -> None:
         WebDriverWait(chrome, 20).until(lambda _: len(chrome.find_elements(By.CSS_SELECTOR, "details")) > 10)
         check_console(chrome)
     print(f"{options.folder}: the page works")
-
-
-@contextmanager
-def browser(driver: str) -> Iterator[Chrome]:
-    """A browser without a window, of a new profile."""
-    with tempfile.TemporaryDirectory() as profile:
-        settings = ChromeOptions()
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            settings.add_argument(flag)
-        settings.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        chrome = Chrome(settings, ChromeService(driver))
-        try:
-            set_view(chrome, WIDE, is_dark=False)
-            yield chrome
-        finally:
-            chrome.quit()
-
-
-def set_view(chrome: Chrome, size: tuple[int, int], is_dark: bool) -> None:
-    """A window of that size, in light or dark."""
-    width, height = size
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
-    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
 
 def give_key(chrome: Chrome) -> None:
@@ -129,12 +90,6 @@ def check_keyboard(chrome: Chrome) -> None:
     keys.perform()
     told = chrome.find_element(By.ID, "cell").text
     assert told.startswith("Texts 3 and 2: "), told
-
-
-def check_width(chrome: Chrome) -> None:
-    """Nothing is wider than the window."""
-    wide = chrome.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert wide <= 0, wide
 
 
 def check_console(chrome: Chrome) -> None:

@@ -355,6 +355,7 @@ def test_pages(client: TestClient) -> None:
         assert page.headers["content-type"].startswith("text/html")
         for foreign in ("http://", "https://", "src=", "@import", "url("):
             assert foreign not in page.text.replace("http://www.w3.org/2000/svg", "")
+        assert "--ground: #fbfaf7" in page.text  # the style of all pages
 
 
 def test_metrics(small: EmbeddingModel) -> None:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gte_np"
 LEVELS = (
     ("errors",),
     ("arguments",),
-    ("files", "forks", "formats", "optional", "token_batch", "known_models", "progress", "compatibility"),
+    ("files", "forks", "formats", "optional", "token_batch", "known_models", "progress", "pages", "compatibility"),
     ("checkpoint", "batching"),
     ("loaded", "architectures", "pipeline"),
     ("encoder_interface",),
@@ -26,13 +26,13 @@ LEVELS = (
     ("backend", "sentence_config", "doctor"),
     ("bert_model",),
     ("saving", "head"),
-    ("merging",),
+    ("merging", "explanation"),
     ("embedding_model",),
     ("util",),
     ("",),  # the package itself
     ("jobs", "terminal"),
     ("integrations", "ray", "serve"),
-    ("job_commands", "serve_command", "mteb_command"),
+    ("job_commands", "serve_command", "mteb_command", "explain_command"),
     ("cli",),
     ("__main__",),
 )

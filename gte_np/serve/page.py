@@ -7,6 +7,8 @@ from pathlib import Path
 
 from starlette.responses import HTMLResponse, Response
 
+from gte_np.pages import read_page
+
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -21,4 +23,4 @@ def page(name: str) -> Response:
 
 @cache
 def _read(name: str) -> str:
-    return Path(__file__).with_name(name).read_text("utf-8")
+    return read_page(Path(__file__).with_name(name))
