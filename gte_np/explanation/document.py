@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gte_np.encoder_interface import FloatArray
 
-ATTENTION_BYTES = 2_800_000  # of all texts, in base64 a third more: with the rest, the page has less than 5 MB
+ATTENTION_BYTES = 2_400_000  # of all texts, in base64 a third more: with the rest, the page has less than 5 MB
 
 
 def packed_array(values: NDArray[Any], dtype: str, scale: float = 1.0) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class Explanation:
         deletions = self.deletions and [[None if x != x else x for x in row.tolist()] for row in self.deletions]
         return {
             "version": version("gte_np"),
-            "model": self.model.name_or_path,
+            "model": Path(self.model.name_or_path).name,  # the page may go to others
             "pooling": "+".join(self.model.pooling_modes),
             "dtype": self.model.bert.dtype,
             "cosine": self.cosine,

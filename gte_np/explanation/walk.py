@@ -63,7 +63,7 @@ def _steps(model: ExplainedModel, batch: TokenBatch, weights: BertWeights, state
     pooled = pool(last, batch.offsets, model.pooling_modes)
     count = config.num_hidden_layers
     return [
-        _Step("Tokens", Tokenizer.tokenize, "T", batch.input_ids, "The text becomes ids, a row of a table each."),
+        _Step("Tokens", Tokenizer.tokenize, "T,", batch.input_ids, "The text becomes ids, a row of a table each."),
         _Step("Embeddings", embed, "T, D", first, "The vectors of word, type and position are added and normalised."),
         _Step("Self-attention", self_attention, "T, D", attended, "In layer 1, the token gathers from the others."),
         _Step("Layer norm", layer_norm, "T, D", normal, "What it gathered is added to it, and the sum normalised."),
@@ -84,9 +84,16 @@ def _entry(step: _Step, place: int, text: TextTokens) -> dict[str, Any]:
         "step": step.name,
         "function": f"{module}.{function.__qualname__}",
         "href": f"{module.replace('.', '/')}.py",
-        "source": inspect.getsource(function),
+        "source": _source_of(function),
         "shapes": {"output": f"({step.axes}) = {step.output.shape}"},
         "token": text.tokens[place] if is_of_tokens else "the whole text",
         "numbers": {"output": [round(float(x), 6) for x in row[:_NUMBERS]]},
         "note": step.note,
     }
+
+
+def _source_of(function: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(function)
+    except OSError:  # the package was shipped as bytecode
+        return ""
