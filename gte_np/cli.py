@@ -40,12 +40,12 @@ from gte_np.terminal import (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 0, or 2 with one line on stderr for a mistake."""
     _open_closed_streams()
-    options = _make_parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Whatever the code page of the terminal is, texts may be Chinese; a path may be no Unicode at all.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     logging.basicConfig(format="gte-np: %(message)s", level=logging.WARNING)
     try:
+        options = _make_parser().parse_args(arguments)
         try:
             options.run(options)
         finally:
