@@ -22,13 +22,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gte_np.architectures.weights import read_weights, to_float32
 from gte_np.encoder_interface import FloatArray
 from gte_np.explanation.contributions import Doubles
 from gte_np.explanation.deletion import products_of_a_token
 from gte_np.explanation.derivative import Floats, layer_derivative, normalize_derivative
 from gte_np.explanation.layers import layer_states
-from gte_np.explanation.model import ExplainedModel
+from gte_np.explanation.model import ExplainedModel, weights_of
 from gte_np.reference.linear import Weights
 from gte_np.token_batch import TokenBatch
 
@@ -75,12 +74,12 @@ def plan_of(model: ExplainedModel, batch: TokenBatch) -> Plan | None:
 
 def attribute(model: ExplainedModel, batch: TokenBatch, plan: Plan) -> Attribution | None:
     """The approximation for two texts; None if the model was not loaded from files, where the weights are."""
-    files = model.bert._files
-    if files is None:
+    weights = weights_of(model.bert)
+    if weights is None:
         return None
     config = model.bert.config
-    weights = [to_float32(layer) for layer in read_weights(files.source.folder, config).layers[plan.layer :]]
-    rest = _Rest(weights, config.num_attention_heads, config.layer_norm_eps, plan.place, model.truncate_dim)
+    layers = [weights.layer(number) for number in range(plan.layer, config.num_hidden_layers)]
+    rest = _Rest(layers, config.num_attention_heads, config.layer_norm_eps, plan.place, model.truncate_dim)
     states = layer_states(model.bert, batch)[plan.layer]  # (N, D)
     reference = layer_states(model.bert, _reference(model, batch))[plan.layer]  # (N, D)
     texts = (batch.slice(0), batch.slice(1))

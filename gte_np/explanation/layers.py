@@ -12,6 +12,7 @@ from gte_np.encoder_interface import FloatArray
 from gte_np.errors import InputError
 from gte_np.explanation.contributions import Doubles, cosines_with
 from gte_np.explanation.model import ExplainedModel
+from gte_np.head import Finish, Head
 from gte_np.pooling import pool
 from gte_np.token_batch import TokenBatch
 
@@ -31,10 +32,8 @@ def layer_states(bert: BertModel, batch: TokenBatch) -> list[FloatArray]:
 
 def _pooled(model: ExplainedModel, hidden: FloatArray, batch: TokenBatch) -> FloatArray:
     """The vectors that the model would make of hidden states: (N, D) -> (B, D')."""
-    vectors = pool(hidden, batch.offsets, model.pooling_modes)
-    for module in model.modules:
-        vectors = module(vectors)
-    return vectors[:, : model.truncate_dim]
+    head = Head(model.bert, model.pooling_modes, model.modules)
+    return head.finish(pool(hidden, batch.offsets, model.pooling_modes), Finish(False, model.truncate_dim))
 
 
 def in_dtype(bert: BertModel, dtype: str) -> BertModel | None:

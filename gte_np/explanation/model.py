@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from gte_np.architectures.named_weights import NamedWeights
 from gte_np.bert_model import BertModel
 from gte_np.modules import Module
 from gte_np.token_batch import TokenBatch
@@ -34,3 +35,8 @@ class ExplainedModel(Protocol):
 
     def resolve_prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         """What goes before each text."""
+
+
+def weights_of(bert: BertModel) -> NamedWeights | None:
+    """The weights by name; None for a model that was not loaded from files."""
+    return None if bert._files is None else bert.weights

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.architectures.weights import BertWeights, read_weights, to_float32
+from gte_np.architectures.named_weights import NamedWeights
 from gte_np.encoder_interface import FloatArray
-from gte_np.explanation.model import ExplainedModel
+from gte_np.explanation.model import ExplainedModel, weights_of
 from gte_np.explanation.tokens import TextTokens
 from gte_np.pooling import pool
 from gte_np.reference.attention import self_attention
@@ -42,7 +42,7 @@ def walk(
 
     `states` are its hidden states after the embeddings and each layer.
     """
-    weights = _weights_of(model)
+    weights = weights_of(model.bert)
     if weights is None:
         return []
     place = text.ordinary[0] if text.ordinary else 0
@@ -50,14 +50,9 @@ def walk(
     return [_entry(step, place, text) for step in steps]
 
 
-def _weights_of(model: ExplainedModel) -> BertWeights | None:
-    files = model.bert._files
-    return None if files is None else read_weights(files.source.folder, model.bert.config)
-
-
-def _steps(model: ExplainedModel, batch: TokenBatch, weights: BertWeights, states: list[FloatArray]) -> list[_Step]:
+def _steps(model: ExplainedModel, batch: TokenBatch, weights: NamedWeights, states: list[FloatArray]) -> list[_Step]:
     config, first, last = model.bert.config, states[0], states[-1]
-    layer = to_float32(weights.layers[0])
+    layer = weights.layer(0)
     attended, _ = self_attention(first, batch, layer, config.num_attention_heads)
     normal = layer_norm(first + attended, layer, "attention.output.LayerNorm", config.layer_norm_eps)
     pooled = pool(last, batch.offsets, model.pooling_modes)

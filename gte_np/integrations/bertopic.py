@@ -5,25 +5,12 @@ It does not accept an `EmbeddingModel` by itself: BERTopic would load a model of
 
 from __future__ import annotations
 
-from gte_np.embedding_model import EmbeddingModel
-from gte_np.encoder_interface import FloatArray
+from gte_np.integrations.backends import EmbeddingModelBackend
 from gte_np.optional import optional_package
 
 with optional_package("gte_np.integrations.bertopic", "bertopic", "bertopic"):
     from bertopic.backend import BaseEmbedder
 
 
-class GteBackend(BaseEmbedder):
-    """A model as BERTopic's `BaseEmbedder`. Raises TypeError for anything but an `EmbeddingModel`.
-
-    Documents and words are compared with each other, so all are encoded alike, by `EmbeddingModel.encode`.
-    """
-
-    def __init__(self, embedding_model: EmbeddingModel) -> None:
-        if not isinstance(embedding_model, EmbeddingModel):
-            raise TypeError(f"expected an EmbeddingModel, got {type(embedding_model).__name__}.")
-        super().__init__(embedding_model=embedding_model)
-
-    def embed(self, documents: list[str], verbose: bool = False) -> FloatArray:
-        """The vectors of B documents or words: (B, D) float32. With `verbose`, a progress bar is shown."""
-        return self.embedding_model.encode(documents, show_progress_bar=verbose)
+class GteBackend(EmbeddingModelBackend, BaseEmbedder):
+    """A model as BERTopic's `BaseEmbedder`. Raises TypeError for anything but an `EmbeddingModel`."""

@@ -16,18 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from gte_np.architectures.tensors import expected_shapes
 from gte_np.embedding_model import EmbeddingModel
-from gte_np.errors import InputError, MissingDependencyError
+from gte_np.errors import InputError
+from gte_np.optional import optional_package
 
-try:
+with optional_package("gte_np.integrations.mteb", "mteb", "mteb"):
     from mteb.models.abs_encoder import AbsEncoder, get_prompt
     from mteb.models.model_meta import ModelMeta, ScoringFunction
     from mteb.types import PromptType
-except ModuleNotFoundError as error:
-    if error.name is None or error.name.partition(".")[0] != "mteb":
-        raise
-    raise MissingDependencyError(
-        "gte_np.integrations.mteb needs the package mteb, which is not installed: pip install 'gte_np[mteb]'."
-    ) from error
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
