@@ -29,7 +29,8 @@ from gte_np.kernels.language.memory import load, offset, panel_width, store
 from gte_np.kernels.language.types import LANES, Pointer, float32, kernel, panel_pointer, pointer_to
 from gte_np.kernels.language.vectors import fma
 from gte_np.kernels.operations import attention, layer_norm, program
-from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, linear_panel, matrix_at
+from gte_np.kernels.operations.linear import linear_panel
+from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at
 from gte_np.kernels.runtime.compile import Entry, compile_entry
 from gte_np.kernels.runtime.object_code import load_function
 from gte_np.kernels.runtime.workspace import stride_of

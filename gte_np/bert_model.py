@@ -103,8 +103,8 @@ class BertModel(Loaded):
         """What the bits of a vector depend on, beside the model and the text: see ARCHITECTURE.md."""
         if not isinstance(self._encoder, KernelEncoder):
             return "numpy"  # and on the batch: its matrix products are those of the system's BLAS
-        fused = self._encoder.weights.target.has_fused_multiply_add
-        return "numba" if fused else "numba without fused multiply-add"
+        weights = self._encoder.weights
+        return weights.target.arithmetic(weights.format.tile_product)
 
     @property
     def merges(self) -> tuple[int, int] | None:

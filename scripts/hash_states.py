@@ -4,8 +4,8 @@
     python -m scripts.hash_states --write    # make that file anew
 
 Each row is a checkpoint (all-MiniLM-L6-v2's published weights, random float16 weights of a GTE model's shape, or
-small ones of odd sizes) in a dtype, on a target: this processor's own, and older ones that it runs too. For kernels
-that were built ahead of time, on every target, see `scripts.run_targets`.
+small ones of odd sizes) in a dtype, on a target: this processor's own, and one of each arithmetic that it runs; the
+file has one of each. For kernels that were built ahead of time, on every target, see `scripts.run_targets`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from gte_np.formats import choose_format
 from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.host import host_features, host_target, this_machine
-from gte_np.kernels.targets.x86 import AVX2, SSE4
+from gte_np.kernels.targets.x86 import AVX2, AVX512_AMX, SSE4
 from scripts.fetch_minilm import FOLDER
 from tests.samples import PRECISIONS, SHAPES, ids_of_length, write_odd_sizes, write_shape
 
 HASHES = Path("tests/data/state_hashes.json")
+HOST = "host"
+ARITHMETICS = (AVX2, SSE4, AVX512_AMX)  # the first that suits is taken
 DTYPES = ("float32", "bfloat16", "int8")
 LENGTHS = (1, 2, 5, 12, 33, 128, 14)
 
@@ -40,17 +42,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Hash what the kernels compute.")
     parser.add_argument("--write", action="store_true", help="write the hashes instead of comparing them")
     options = parser.parse_args()
+    expected = json.loads(HASHES.read_text(encoding="utf-8"))
     found = hashes_of_all()
     if options.write:
-        HASHES.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        recorded = expected | {name: found[name] for name in found if name != HOST}
+        HASHES.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
         return 0
-    expected = json.loads(HASHES.read_text(encoding="utf-8"))
-    for target, folders in found.items():
+    changed = 0
+    for name, folders in found.items():
+        recorded = recorded_hashes(targets()[name])
         for folder, dtypes in folders.items():
             for dtype, digest in dtypes.items():
-                same = expected[target][folder][dtype] == digest
-                print(f"{target:9} {folder:18} {dtype:9} {'equal' if same else 'CHANGED'}")
-    return int(any(expected[target] != folders for target, folders in found.items()))
+                same = recorded[folder][dtype] == digest
+                changed += not same
+                print(f"{name:13} {folder:18} {dtype:9} {'equal' if same else 'CHANGED'}")
+    return int(changed > 0)
 
 
 def hashes_of_all() -> dict[str, dict[str, dict[str, str]]]:
@@ -69,9 +75,9 @@ def write_all_odd_sizes(folder: Path) -> list[Path]:
 
 
 def targets() -> dict[str, Target]:
-    """The target of this processor, and older ones that it runs too."""
-    older = {target.name: target for target in (AVX2, SSE4) if target.runs_on(this_machine(), host_features())}
-    return {"host": host_target()} | older
+    """The target of this processor, and those of `ARITHMETICS` that it runs too."""
+    others = {target.name: target for target in ARITHMETICS if target.runs_on(this_machine(), host_features())}
+    return {HOST: host_target()} | others
 
 
 def hashes_of(folder: Path, target: Target) -> dict[str, str]:
@@ -108,12 +114,16 @@ def digest(states: Iterable[FloatArray]) -> str:
 def recorded_hashes(target: Target) -> dict[str, dict[str, str]]:
     """Checkpoint -> dtype -> the hash that any target has which rounds as this one does."""
     recorded: dict[str, dict[str, dict[str, str]]] = json.loads(HASHES.read_text(encoding="utf-8"))
-    return recorded[(AVX2 if rounds_once(target) else SSE4).name]
+    alike = {dtype: alike_in(dtype, target) for dtype in DTYPES}
+    return {
+        folder: {dtype: recorded[alike[dtype]][folder][dtype] for dtype in DTYPES} for folder in recorded[AVX2.name]
+    }
 
 
-def rounds_once(target: Target) -> bool:
-    """Whether a target multiplies and adds in one instruction, as every ARM does."""
-    return target.machine == "aarch64" or "fma" in target.features
+def alike_in(dtype: str, target: Target) -> str:
+    """The name of the target of `ARITHMETICS` that gives the same bits in a dtype."""
+    product = choose_format(dtype, dtype).tile_product
+    return next(other.name for other in ARITHMETICS if other.arithmetic(product) == target.arithmetic(product))
 
 
 if __name__ == "__main__":

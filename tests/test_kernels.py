@@ -23,7 +23,8 @@ from gte_np.kernels.language.types import LANES, Pointer, panel_pointer
 from gte_np.kernels.operations.attention import Head, attend
 from gte_np.kernels.operations.functions import EXP2_HIGHEST, EXP2_LOWEST, erf, exp2, gelu
 from gte_np.kernels.operations.layer_norm import Norm, add_embeddings, add_row, normalize_row
-from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, linear_panel
+from gte_np.kernels.operations.linear import linear_panel
+from gte_np.kernels.operations.matmul import Linear, Matrix, Operand
 from gte_np.kernels.operations.records import LAYOUT
 from gte_np.kernels.runtime.compile import entries
 from gte_np.kernels.runtime.packed_weights import Sizes, padded

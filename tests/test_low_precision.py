@@ -15,7 +15,8 @@ from gte_np.formats.bfloat16 import BFLOAT16, round_to_bfloat16
 from gte_np.formats.int8 import FACTORS, INT8, SCALE, quantize_tokens
 from gte_np.kernels.language.types import LANES, Pointer, panel_pointer
 from gte_np.kernels.operations.activations import write_operand
-from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, linear_panel
+from gte_np.kernels.operations.linear import linear_panel
+from gte_np.kernels.operations.matmul import Linear, Matrix, Operand
 from gte_np.kernels.runtime.compile import entries
 from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.arm import NEON, NEON_DOTPROD
@@ -28,6 +29,7 @@ from gte_np.kernels.targets.dot_products import (
     WidenedBfloat16,
 )
 from gte_np.kernels.targets.host import host_target
+from gte_np.kernels.targets.matrix_units import TILE
 from scripts.run_target import words_of
 from tests.checkpoints import to_stored
 from tests.compiled import FLOATS, INTEGER, assembly, compiled, same_bits
@@ -167,8 +169,8 @@ def test_nan_stays_nan(target_of_width: Target) -> None:
 
 
 def row_counts(target: Target) -> list[int]:
-    """Numbers of rows: all up to a tile and one, and many."""
-    return [*range(1, target.tile_rows + 2), 100]
+    """Numbers of rows: all up to a tile and one, those around a matrix unit's tiles, and many."""
+    return [*range(1, target.tile_rows + 2), TILE, TILE + 1, 2 * TILE, 2 * TILE + 1, 100]
 
 
 def _linear(
@@ -200,7 +202,7 @@ def linear_of(weight_format: WeightFormat, target: Target) -> Callable[..., None
 
 def unused_scratch(depth: int, target: Target) -> Any:
     """Memory for a widened panel, and a row behind it; that of an encoder is at least a panel deep."""
-    return np.full((max(depth, target.panel) + 1, target.panel), np.nan, np.float32)
+    return np.full((max(depth, target.panel, 2 * TILE + 1) + 1, target.panel), np.nan, np.float32)
 
 
 def product(weight_format: WeightFormat, target: Target, inputs: tuple[Any, ...], scratch: Any = None) -> Any:
@@ -208,8 +210,8 @@ def product(weight_format: WeightFormat, target: Target, inputs: tuple[Any, ...]
     x, weights, bias, factors, constants = inputs
     (rows, depth), width = x.shape, target.panel
     values, steps = weight_format.values_of_word, weight_format.steps(depth)
-    source = np.zeros((rows, (steps + 3) * values), x.dtype)
-    source[:, :depth] = x
+    source = np.zeros((rows + TILE, (steps + 3) * values), x.dtype)  # a matrix unit reads rows behind the last one
+    source[:rows, :depth] = x
     source = words_of(source, target) if weight_format is INT8 else source.view(np.uint32)
     panel = np.zeros((steps * values, width), weights.dtype)
     panel[:depth] = weights
@@ -269,7 +271,7 @@ def test_bytes_are_widened_in_memory_for_several_tiles_alone(tiles: int, target:
     words = depth // 2 if tiles > 1 and target.int8_dot_product.x_words == 2 else 0
     pairs = inputs[1].astype(np.int16).reshape(depth // 4, 2, 2, width).transpose(0, 2, 3, 1)  # 0 2, then 1 3
     assert np.array_equal(scratch[:words].view(np.int16).reshape(-1), pairs.reshape(-1)[: 2 * words * width])
-    assert np.isnan(scratch[words:]).all()
+    assert np.isnan(scratch[max(words, 2 * TILE + 1 if target.multiplies_tiles("int8") else 0) :]).all()
 
 
 def int8_dot_products() -> dict[str, DotProduct]:
@@ -288,7 +290,7 @@ def int8_dot_products() -> dict[str, DotProduct]:
 
 @pytest.mark.parametrize("name", int8_dot_products())
 def test_all_dot_products_of_int8_give_the_same_bits(name: str) -> None:
-    best = host_target()
+    best = replace(host_target(), name="without a matrix unit", matrix_unit=None)
     other = replace(best, name=f"with {name}", int8_dot_product=int8_dot_products()[name])
     for rows, depth in ((1, 7), (best.tile_rows, 384), (100, 1030)):
         for extreme in (False, True):
@@ -324,6 +326,7 @@ def test_bfloat16_products(depth: int, target: Target) -> None:
 
 def test_both_dot_products_of_bfloat16_give_the_same_bits() -> None:
     best = host_target()
+    best = replace(best, name="without a matrix unit", matrix_unit=None)
     other = replace(best, name="with widened bfloat16", bfloat16_dot_product=WidenedBfloat16())
     for rows, depth in ((1, 7), (best.tile_rows, 384), (100, 1030)):
         inputs = bfloat16_inputs(rows, depth, best)

@@ -19,6 +19,7 @@ class Bfloat16(WeightFormat):
     word = np.dtype(np.uint32)
     values_of_word = 2
     saves_panels = True
+    tile_product = "bfloat16"
 
     def encode_rows(self, values: FloatArray) -> dict[str, NDArray[Any]]:
         """The nearest bfloat16 values."""

@@ -47,6 +47,7 @@ class Int8(WeightFormat):
     word = np.dtype(np.uint32)
     values_of_word = 4
     saves_panels = True
+    tile_product = "int8"
     most_features = 2**31 // (255 * 128)  # 32 bits hold the sum of so many products of 255 and -128
 
     @property

@@ -68,8 +68,9 @@ class WeightFormat(ABC):
     `activations` names what the kernels turn the rows of x into, see `gte_np.kernels.operations.activations`, and
     `word` is the NumPy dtype of a word of packed weights. `values_of_word` is how many values it holds, `is_far` says
     whether words come from memory and are to be asked for ahead, and `most_features` is the largest number of input
-    features. `saves_panels` is whether a saved model has its packed weights, too, in words of 32 bits: see
-    `gte_np.kernels.runtime.saved_panels`.
+    features. `tile_product` is the name of its product among those of a matrix unit, see
+    `gte_np.kernels.targets.matrix_units`, if they have it. `saves_panels` is whether a saved model has its packed
+    weights, too, in words of 32 bits: see `gte_np.kernels.runtime.saved_panels`.
     """
 
     name: str
@@ -81,6 +82,7 @@ class WeightFormat(ABC):
     values_of_word: int = 1
     is_far: bool = True
     most_features: int = 2**31 - 1
+    tile_product: str | None = None
     saves_panels: bool = False
 
     # --- as stored ------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def model_meta(model: EmbeddingModel) -> ModelMeta:
     config = model.bert.config
     on_hub = model.name_or_path != str(model.folder)
     shapes = expected_shapes(config, pooler=model.bert.has_pooler)
-    backend = model.bert.arithmetic.partition(" ")[0]  # "numba" may have "without fused multiply-add" behind it
+    backend = model.bert.arithmetic.partition(" ")[0]  # "numba" has how it rounds behind it
     experiment = {"backend": backend, "dtype": model.bert.dtype, "pooling": "+".join(model.pooling_modes)}
     return ModelMeta.create_empty(
         {

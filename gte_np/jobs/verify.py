@@ -35,7 +35,7 @@ def verify(results: Results, model: EmbeddingModel, sample: int | None = None) -
     settings = results.settings
     if not settings["with_text"]:
         raise InputError("expected an output with texts, to compute their vectors again, got one without.")
-    results.check_model(model)
+    results.check_model(model, bit_for_bit=True)
     chosen = None if sample is None else set(Random().sample(range(results.rows), min(sample, results.rows)))
     stored: list[_Stored] = []  # of the windows that are being computed
     checked = 0

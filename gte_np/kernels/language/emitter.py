@@ -10,6 +10,7 @@ from numba.core import cgutils
 from gte_np.kernels.language.types import (
     BYTE_POINTER,
     FLOATS,
+    INT8,
     INT32,
     INT64,
     LANES,
@@ -39,7 +40,7 @@ class Emitter:
     Vectors have 16 lanes: of float32 ("floats"), or of int32 ("words").
     """
 
-    int32, int64 = INT32, INT64
+    int8, int32, int64 = INT8, INT32, INT64
 
     def __init__(self, builder: ir.IRBuilder, target: Target | None = None) -> None:
         self.builder = builder
@@ -191,6 +192,16 @@ class Emitter:
         while len(parts) > 1:
             parts = [self._joined(*parts[at : at + 2]) for at in range(0, len(parts), 2)]
         return parts[0]
+
+    def call_instruction(self, name: str, *arguments: ir.Value) -> None:
+        """Call an instruction that returns nothing."""
+        kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), arguments)
+
+    def constant_bytes(self, name: str, content: bytes) -> ir.Value:
+        """A pointer to bytes that never change, by a name of their own."""
+        value = ir.Constant(ir.ArrayType(INT8, len(content)), bytearray(content))
+        return self.as_bytes(cgutils.global_constant(self.builder, name, value))
 
     def _call(self, name: str, arguments: list[ir.Value], lanes: int, result: ir.VectorType | None) -> ir.Value:
         kind = arguments[0].type if result is None else ir.VectorType(result.element, lanes)

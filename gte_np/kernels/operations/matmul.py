@@ -25,19 +25,19 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from gte_np.formats.float_formats import FLOAT32
 from gte_np.formats.int8 import FACTORS
 from gte_np.formats.weight_format import ProductStep
 from gte_np.kernels.language.emitter import Emitter
-from gte_np.kernels.language.memory import offset, panel_width, tile_rows, widened_panel, widened_steps
+from gte_np.kernels.language.memory import offset, panel_width, tile_rows
 from gte_np.kernels.language.types import INT64, LANES, PanelType, Pointer, kernel
+from gte_np.kernels.targets.target import CACHE_LINE
 
 # How far ahead weights are asked for, into the second cache, whose misses can be more than the first one's. Texts of
 # few tokens read weights faster than they compute: with 8 KB, 12 rows in int8 run a fifth faster than with none or 2.
 PREFETCH_BYTES = 8192
-_CACHE_LINE = 64
 
 
 class Matrix(NamedTuple):
@@ -106,36 +106,6 @@ def linear_tiles(rows: int, x: Operand, linear: Linear, out: Matrix) -> None:
         linear_tile(height, operand_at(x, row), linear, matrix_at(out, row, 0), None)
 
 
-def linear_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Pointer) -> None:
-    """`linear_tiles`; a format that widens its words on the target does so once for all tiles.
-
-    `scratch` has room for a panel of float32 weights.
-    """
-
-
-@overload(linear_panel, jit_options={"error_model": "numpy"})
-def _linear_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]  # Numba compares the signatures
-    packed = linear.types[0].dtype
-    return _panel if packed.format.widened(packed.target) is None else _widening_panel
-
-
-def _panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
-    linear_tiles(rows, x, linear, out)
-
-
-def _widening_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
-    """The first of several tiles leaves the widened weights in `scratch` for the others."""
-    tiles = tiles_of(linear.weight, rows)
-    if tiles == 1:
-        linear_tiles(rows, x, linear, out)
-    else:
-        height = rows // tiles
-        linear_tile(height, x, linear, out, scratch)
-        weight, steps = widened_panel(scratch, linear.weight), widened_steps(linear.weight, linear.steps)
-        widened = Linear(weight, linear.bias, linear.constants, linear.constant_rows, steps)
-        linear_tiles(rows - height, operand_at(x, height), widened, matrix_at(out, height, 0))
-
-
 @kernel
 def tiles_of(weights: Pointer, rows: int) -> int:
     """How many tiles lie one above the other; they have equal numbers of rows, or one more."""
@@ -153,13 +123,13 @@ def linear_tile(typing: Any, rows: Any, x: Any, linear: Any, out: Any, widened: 
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         count, operand, layer, target, kept = arguments
-        words, factors = _fields(builder, operand, 2)
-        weight, bias, constants, _, steps = _fields(builder, layer, 5)
+        words, factors = fields(builder, operand, 2)
+        weight, bias, constants, _, steps = fields(builder, layer, 5)
         emit = Emitter(builder, packed.target)
         panel = Panel(packed, weight, INT64(packed.target.panel), bias, constants)
         kept = None if isinstance(widened, types.NoneType) else kept
-        product = _Product(packed.format.step(packed.target), panel, _fields(builder, words, 2), factors, steps, kept)
-        product.emit_tiles(emit, count, _fields(builder, target, 2))
+        product = _Product(packed.format.step(packed.target), panel, fields(builder, words, 2), factors, steps, kept)
+        product.emit_tiles(emit, count, fields(builder, target, 2))
         return context.get_dummy_value()
 
     return types.void(types.intp, x, linear, out, widened), codegen
@@ -176,17 +146,18 @@ def float32_tile(typing: Any, like: Any, rows: Any, x: Any, y: Any, depth: Any, 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         _, count, x_matrix, y_matrix, steps, target = arguments
         emit = Emitter(builder, packed.target)
-        weight, stride = _fields(builder, y_matrix, 2)
+        weight, stride = fields(builder, y_matrix, 2)
         panel = Panel(packed, weight, stride, bias=None, constants=None)
-        x_fields = _fields(builder, x_matrix, 2)
+        x_fields = fields(builder, x_matrix, 2)
         product = _Product(FLOAT32.step(packed.target), panel, x_fields, None, steps, widened=None)
-        product.emit_tiles(emit, count, _fields(builder, target, 2))
+        product.emit_tiles(emit, count, fields(builder, target, 2))
         return context.get_dummy_value()
 
     return types.void(like, types.intp, x, y, types.intp, out), codegen
 
 
-def _fields(builder: ir.IRBuilder, value: ir.Value, count: int) -> list[ir.Value]:
+def fields(builder: ir.IRBuilder, value: ir.Value, count: int) -> list[ir.Value]:
+    """The first values of a tuple."""
     return [builder.extract_value(value, place) for place in range(count)]
 
 
@@ -300,7 +271,7 @@ class _Product:
         panel = self.panel
         start = panel.weight_at(emit, step, 0)
         if panel.packed.format.is_far:
-            for line in range(0, panel.width * panel.packed.format.word.itemsize, _CACHE_LINE):
+            for line in range(0, panel.width * panel.packed.format.word.itemsize, CACHE_LINE):
                 emit.prefetch(start, PREFETCH_BYTES + line)
         weights = [self.step.load_weights(emit, panel, step, first) for first in panel.vectors]
         if self.widened is not None:

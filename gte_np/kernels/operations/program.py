@@ -27,7 +27,8 @@ from gte_np.kernels.operations.activations import write_operand
 from gte_np.kernels.operations.attention import Head, attend, copy_rows
 from gte_np.kernels.operations.functions import gelu
 from gte_np.kernels.operations.layer_norm import Norm, add_embeddings, add_row, normalize_row
-from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, linear_panel, matrix_at, operand_at, panel_of
+from gte_np.kernels.operations.linear import linear_panel
+from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at, operand_at, panel_of
 from gte_np.kernels.operations.records import Operation
 
 Step = Any  # a record of STEP

@@ -17,6 +17,7 @@ from numba.core.cpu import CPUContext
 from gte_np.formats import FORMATS, WeightFormat
 from gte_np.kernels.language.memory import record_at
 from gte_np.kernels.language.types import Pointer, panel_pointer, pointer_to
+from gte_np.kernels.operations.matrix_unit import multiply_tiles
 from gte_np.kernels.operations.pack import pack
 from gte_np.kernels.operations.program import run_program
 from gte_np.kernels.operations.records import BATCH, LAYOUT, RUN, STEP
@@ -50,15 +51,23 @@ def _pack_entry(word: types.Type) -> Entry:
 _WORDS = {"pack_4_bytes": types.int32, "pack_2_bytes": types.int16}
 
 
-def entry_names() -> list[str]:
-    """The names of all functions that Python calls."""
-    return [f"encode_{weight_format.name}" for weight_format in FORMATS] + list(_WORDS)
+def _multiply_tiles(x: Pointer, weights: Pointer, sums: Pointer) -> None:
+    multiply_tiles(x, weights, sums)
+
+
+def _multiply_tiles_entry(weight_format: WeightFormat, target: Target) -> Entry:
+    floats = pointer_to(types.float32)
+    return Entry(_multiply_tiles, (floats, panel_pointer(weight_format, target), floats))
 
 
 def entries(target: Target) -> dict[str, Entry]:
-    """Name -> function, for a target."""
-    encoders = [_encode_entry(weight_format, target) for weight_format in FORMATS]
-    return dict(zip(entry_names(), encoders + [_pack_entry(word) for word in _WORDS.values()], strict=True))
+    """Name -> function that Python calls, for a target."""
+    encoders = {f"encode_{each.name}": _encode_entry(each, target) for each in FORMATS}
+    packers = {name: _pack_entry(word) for name, word in _WORDS.items()}
+    in_tiles = (each for each in FORMATS if target.multiplies_tiles(each.tile_product))
+    return (
+        encoders | packers | {f"multiply_tiles_{each.name}": _multiply_tiles_entry(each, target) for each in in_tiles}
+    )
 
 
 def compile_entry(name: str, entry: Entry, target: Target) -> bytes:

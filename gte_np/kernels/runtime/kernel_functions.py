@@ -6,17 +6,23 @@ GTE_NP_TARGET asks for "native", Numba compiles them for this very processor: `o
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gte_np.errors import BackendError, InputError, MissingDependencyError
 from gte_np.forks import ForkGuard
+from gte_np.formats import FORMATS
 from gte_np.kernels.runtime import prebuilt
+from gte_np.kernels.runtime.unit_check import unit_is_right
 from gte_np.kernels.targets import TARGETS, Target
 from gte_np.kernels.targets.host import runnable_targets
+
+logger = logging.getLogger("gte_np")
 
 TARGET_VARIABLE = "GTE_NP_TARGET"
 NATIVE = "native"
@@ -45,8 +51,8 @@ def chosen_target() -> Target:
     wanted = os.environ.get(TARGET_VARIABLE, "")
     if wanted not in ("", NATIVE):
         return _named_target(wanted)
-    built = [target for target in runnable_targets() if not wanted and prebuilt.is_built(target)]
-    return built[0] if built else _native_target()
+    built = (target for target in runnable_targets() if not wanted and prebuilt.is_built(target))
+    return next(filter(_unit_works, built), None) or _native_target()
 
 
 def kernel_files() -> list[Path]:
@@ -75,6 +81,10 @@ def _named_target(name: str) -> Target:
         from gte_np.kernels.runtime import object_cache
 
         object_cache.check_numba()
+    if not _unit_works(known[name]):
+        raise BackendError(
+            f"{TARGET_VARIABLE}: expected a processor whose AMX multiplies rightly for {name}, got another."
+        )
     return known[name]
 
 
@@ -88,7 +98,21 @@ def _native_target() -> Target:
             f"{_PREFIX}expected kernels that were built ahead of time for this processor, found none; to "
             f"compile them, {str(error).removeprefix(_PREFIX)}"
         ) from error
-    return object_cache.native_target()
+    target = object_cache.native_target()
+    return target if _unit_works(target) else replace(target, matrix_unit=None)
+
+
+@cache
+def _unit_works(target: Target) -> bool:
+    """Whether the target's matrix unit, if it has one, gives the right sums in this process."""
+    formats = [each for each in FORMATS if target.multiplies_tiles(each.tile_product)]
+    works = all(
+        unit_is_right(each, target.panel, function(f"multiply_tiles_{each.name}", target, arguments=3))
+        for each in formats
+    )
+    if not works:
+        logger.warning("The matrix unit of this processor gives wrong sums here: it is not used.")
+    return works
 
 
 @cache

@@ -116,13 +116,13 @@ def compile_all(target: Target | None = None) -> list[Path]:
     Raises BackendError if something cannot be compiled, and MissingDependencyError if Numba cannot be imported.
     """
     with importing():
-        from gte_np.kernels.runtime.compile import entry_names
+        from gte_np.kernels.runtime.compile import entries
 
     target = target or native_target()
-    for name in entry_names():
+    for name in entries(target):
         with _compiling():
             _object_code(name, target)
-    found = [_find(name, target) for name in entry_names()]
+    found = [_find(name, target) for name in entries(target)]
     return [path for path, _ in filter(None, found)]
 
 

@@ -32,6 +32,7 @@ from gte_np.kernels.runtime.kernel_functions import function
 from gte_np.kernels.runtime.saved_panels import WatchedFile, map_panels, panels_file
 from gte_np.kernels.runtime.threads import pool, take_turns
 from gte_np.kernels.targets import Target
+from gte_np.kernels.targets.target import CACHE_LINE
 
 FloatArray = NDArray[np.float32]
 
@@ -156,7 +157,7 @@ class PackedWeights:
         self._words_of_a_layer = sum(
             weight_format.steps(depth) * width for depth, width in self.sizes.matrices.values()
         )
-        self.matrices = np.zeros(self._words_of_a_layer * len(weights.layers), weight_format.word)
+        self.matrices = _zeros(self._words_of_a_layer * len(weights.layers), weight_format.word)
         self.address = self.matrices.ctypes.data
         self.layers = [self._layer(number, layer) for number, layer in enumerate(weights.layers)]
         self._watched: list[WatchedFile] = []
@@ -305,6 +306,13 @@ class PackedWeights:
         wide = np.zeros((len(rows), self.sizes.hidden_width), np.float32)
         wide[:, : rows.shape[1]] = rows
         return wide
+
+
+def _zeros(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Zeros that begin with a cache line: else each vector of a panel would lie in two."""
+    memory = np.zeros(size * dtype.itemsize + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + size * dtype.itemsize].view(dtype)
 
 
 def _aligned(matrix: FormattedMatrix) -> FormattedMatrix:

@@ -17,9 +17,9 @@ from gte_np.kernels.operations.records import BATCH, RUN
 from gte_np.kernels.runtime.packed_weights import PackedWeights, Sizes, padded
 from gte_np.kernels.runtime.program import Buffers, Rows, Words, write_program
 from gte_np.kernels.targets import Target
-from gte_np.kernels.targets.target import LANES
+from gte_np.kernels.targets.matrix_units import TILE
+from gte_np.kernels.targets.target import CACHE_LINE, LANES
 
-_ALIGNMENT = 64  # bytes of a cache line
 # Rows are so much farther apart than they are long, in values: a cache line. Rows of 4 KB, say, would all compete for
 # the same few places of the nearest cache.
 _GAP = 16
@@ -40,8 +40,11 @@ def attention_scratch(keys: int, head_width: int, target: Target) -> int:
 
 
 def scratch_size(sizes: Sizes, longest: int, target: Target) -> int:
-    """float32 values of scratch memory for each thread: for attention, or for a panel of widened weights."""
-    depth = max(sizes.hidden, sizes.inner, sizes.attention_width)
+    """float32 values of scratch memory for each thread.
+
+    It is for attention, for a panel of widened weights, or for the sums of a matrix unit and a row behind them.
+    """
+    depth = max(sizes.hidden, sizes.inner, sizes.attention_width, 2 * TILE + 1)
     return padded(max(attention_scratch(longest, sizes.head_width, target), depth * target.panel), LANES)
 
 
@@ -60,7 +63,7 @@ class Workspace:
         self.weights = weights
         self._rows = padded(tokens, LANES) + LANES  # keys are read up to a multiple of LANES
         self._scratch = scratch_size(weights.sizes, longest, weights.target)
-        self._memory = np.empty(sum(self._sizes()) + _ALIGNMENT // 4, np.float32)
+        self._memory = np.empty(sum(self._sizes()) + CACHE_LINE // 4, np.float32)
         self.buffers, scratch = self._divide()
         hidden = self._memory[(self.buffers.hidden.address - self._memory.ctypes.data) // 4 :]
         stride = self.buffers.hidden.stride
@@ -120,7 +123,7 @@ class Workspace:
 
     def _divide(self) -> tuple[Buffers, int]:
         """The buffers, and the address of the scratch memory."""
-        address = padded(self._memory.ctypes.data, _ALIGNMENT)
+        address = padded(self._memory.ctypes.data, CACHE_LINE)
         buffers: dict[str, Any] = {"hidden_words": None, "inner_words": None}
         for name, width in self._widths().items():
             buffers[name] = Rows(address, stride_of(width))

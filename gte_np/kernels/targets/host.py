@@ -36,6 +36,9 @@ _LINUX_X86_NAMES = {
     "sse4_1": "sse4.1",
     "sse4_2": "sse4.2",
 }
+_AMX = frozenset({"amx-bf16", "amx-int8", "amx-tile"})
+# The system call by which a process asks Linux for the registers of AMX, and its arguments.
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 # Bits of the two words in which Linux describes an ARM processor to a process (getauxval), with LLVM's names.
 _LINUX_ARM_BITS = ({20: "dotprod", 22: "sve"}, {1: "sve2", 13: "i8mm", 14: "bf16"})
 _LINUX_ARM_WORDS = (16, 26)  # AT_HWCAP, AT_HWCAP2
@@ -66,7 +69,8 @@ def host_features() -> frozenset[str]:
     if sys.platform == "linux" and this_machine() == "aarch64":
         return _features_of_linux_arm()
     if sys.platform == "linux" and (flags := _cpuinfo_flags()):
-        return frozenset(_LINUX_X86_NAMES.get(flag, flag) for flag in flags)
+        features = frozenset(_LINUX_X86_NAMES.get(flag, flag) for flag in flags)
+        return features if "amx-tile" in features and may_use_amx() else features - _AMX
     return _features_by_numpy()
 
 
@@ -103,6 +107,17 @@ def _cpuinfo_flags() -> list[str]:
             return next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
     except OSError:
         return []
+
+
+def may_use_amx() -> bool:
+    """Ask Linux for this process's use of AMX's registers, whose 8 KB it saves only where they are used.
+
+    Linux refuses where it does not know them, a filter of system calls does not let the question pass, or a stack for
+    signals is too small to hold them.
+    """
+    ask = ctypes.CDLL(None).syscall
+    ask.argtypes = [ctypes.c_long] * 3
+    return bool(ask(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0)
 
 
 def _features_of_linux_arm() -> frozenset[str]:

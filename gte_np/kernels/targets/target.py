@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gte_np.kernels.targets.dot_products import DotProduct, PlainInt8, WidenedBfloat16
+from gte_np.kernels.targets.matrix_units import MatrixUnit
 
 LANES = 16
+CACHE_LINE = 64  # bytes
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Target:
     `vector_width` is how many float32 values a register holds. `tile_rows` and `tile_vectors` are the rows and the
     vectors of 16 columns of the tile of a matrix product that stays in registers: its accumulators must leave room
     for a row of weights and one value of x. `has_float16` tells of an instruction that widens float16 to float32.
+    `matrix_unit` multiplies tiles where the depth of a product suits it; the dot products then take the same words.
     `pause` is the LLVM intrinsic that a waiting thread calls, with its argument.
     """
 
@@ -34,6 +37,7 @@ class Target:
     pause: tuple[str, int | None]
     bfloat16_dot_product: DotProduct = field(default=WidenedBfloat16(), repr=False)
     int8_dot_product: DotProduct = field(default=PlainInt8(), repr=False)
+    matrix_unit: MatrixUnit | None = field(default=None, repr=False)
     lacking: frozenset[str] = frozenset()
 
     @property
@@ -50,13 +54,23 @@ class Target:
     def __str__(self) -> str:
         """All that machine code depends on."""
         tile = f"tiles of {self.tile_rows} x {self.tile_vectors}"
-        products = f"{self.bfloat16_dot_product} and {self.int8_dot_product}"
+        products = f"{self.bfloat16_dot_product}, {self.int8_dot_product} and {self.matrix_unit}"
         return f"{self.name} ({self.machine}, {self.cpu}, {self.feature_list}, {tile}, {products})"
 
     @property
     def has_fused_multiply_add(self) -> bool:
-        """Whether a product and a sum are rounded once. All targets that have it give the same bits."""
+        """Whether a product and a sum are rounded once."""
         return self.machine != "x86_64" or "fma" in self.features
+
+    def arithmetic(self, tile_product: str | None) -> str:
+        """How sums of a format's products are rounded: targets that say the same give the same bits."""
+        if self.matrix_unit is not None and tile_product in self.matrix_unit.rounded:
+            return "numba in tiles"
+        return "numba" if self.has_fused_multiply_add else "numba without fused multiply-add"
+
+    def multiplies_tiles(self, tile_product: str | None) -> bool:
+        """Whether the matrix unit, if there is one, has a format's product."""
+        return self.matrix_unit is not None and tile_product in self.matrix_unit.products
 
     def runs_on(self, machine: str, features: frozenset[str]) -> bool:
         """Whether a processor with these features runs its kernels."""

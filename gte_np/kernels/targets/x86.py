@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gte_np.kernels.targets.dot_products import DotBfloat16, DotInt8, PairsOfInt16
+from gte_np.kernels.targets.matrix_units import Amx
 from gte_np.kernels.targets.target import Target
 
 _PAUSE = ("llvm.x86.sse2.pause", None)
@@ -23,4 +24,10 @@ AVX512_BF16 = replace(
     name="x86-64-v4-bf16",
     features=AVX512_VNNI.features | {"avx512bf16"},
     bfloat16_dot_product=DotBfloat16(),
+)
+AVX512_AMX = replace(
+    AVX512_BF16,
+    name="x86-64-v4-amx",
+    features=AVX512_BF16.features | {"amx-bf16", "amx-int8", "amx-tile"},
+    matrix_unit=Amx(),
 )

@@ -1,0 +1,59 @@
+"""A panel of a linear layer for any number of rows, in the way that suits the format and the target."""
+
+from __future__ import annotations
+
+from numba.extending import overload
+
+from gte_np.kernels.language.memory import widened_panel, widened_steps
+from gte_np.kernels.language.types import Pointer
+from gte_np.kernels.operations.matmul import (
+    Linear,
+    Matrix,
+    Operand,
+    linear_tile,
+    linear_tiles,
+    matrix_at,
+    operand_at,
+    tiles_of,
+)
+from gte_np.kernels.operations.matrix_unit import unit_panel
+from gte_np.kernels.targets.matrix_units import TILE
+
+
+def linear_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Pointer) -> None:
+    """(rows, in), the first panel of a linear layer -> (rows, panel width).
+
+    `scratch` is as large as `gte_np.kernels.runtime.workspace.scratch_size` says.
+    """
+
+
+@overload(linear_panel, jit_options={"error_model": "numpy"})
+def _linear_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]  # Numba compares the signatures
+    packed = linear.types[0].dtype
+    if packed.target.multiplies_tiles(packed.format.tile_product):
+        return _by_unit
+    return _panel if packed.format.widened(packed.target) is None else _widening_panel
+
+
+def _panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
+    linear_tiles(rows, x, linear, out)
+
+
+def _by_unit(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
+    if linear.steps % TILE == 0:
+        unit_panel(rows, x, linear, out, scratch)
+    else:
+        linear_tiles(rows, x, linear, out)
+
+
+def _widening_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
+    """The first of several tiles leaves the widened weights in `scratch` for the others."""
+    tiles = tiles_of(linear.weight, rows)
+    if tiles == 1:
+        linear_tiles(rows, x, linear, out)
+    else:
+        height = rows // tiles
+        linear_tile(height, x, linear, out, scratch)
+        weight, steps = widened_panel(scratch, linear.weight), widened_steps(linear.weight, linear.steps)
+        widened = Linear(weight, linear.bias, linear.constants, linear.constant_rows, steps)
+        linear_tiles(rows - height, operand_at(x, height), widened, matrix_at(out, height, 0))

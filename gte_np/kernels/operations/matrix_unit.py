@@ -1,0 +1,180 @@
+"""The matrix product by a matrix unit: 32 rows of x and 32 output features, in four registers of sums.
+
+                     weights  w0   w1        a step reads 16 words of each row and of each output feature
+    rows  0 to 15    x0       s00  s01
+    rows 16 to 31    x1       s10  s11       two registers of x, two of weights, four products
+
+The sums go to scratch memory and are finished from there, as a tile's accumulators are. Rows of x behind the last one
+are multiplied, too, whatever they hold; only their sums are left.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from gte_np.formats.int8 import FACTORS
+from gte_np.kernels.language.emitter import Emitter
+from gte_np.kernels.language.memory import smaller
+from gte_np.kernels.language.types import INT64, LANES, PanelType, Pointer, kernel
+from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, Panel, fields, matrix_at, operand_at
+from gte_np.kernels.targets.matrix_units import TILE
+
+UNIT_ROWS = 2 * TILE
+_FIRST_X, _FIRST_WEIGHTS = 4, 6  # registers; those before are of sums, row by row
+
+
+@kernel
+def unit_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Pointer) -> None:
+    """(rows, in), the first panel of a linear layer -> (rows, panel width); the depth is a multiple of TILE words."""
+    configure_unit(linear.weight)
+    for row in range(0, rows, UNIT_ROWS):
+        height = smaller(UNIT_ROWS, rows - row)
+        multiply_block(height, operand_at(x, row), linear, scratch)
+        finish_block(height, operand_at(x, row), linear, scratch, matrix_at(out, row, 0))
+    release_unit(linear.weight)
+
+
+@kernel
+def multiply_tiles(x: Pointer, weights: Pointer, sums: Pointer) -> None:
+    """(UNIT_ROWS, TILE), (TILE, panel width) words -> (UNIT_ROWS, panel width), and a row that is zeros before."""
+    configure_unit(weights)
+    operand = Operand(Matrix(x, TILE), x)
+    multiply_block(UNIT_ROWS, operand, Linear(weights, sums, sums, 0, TILE), sums)
+    release_unit(weights)
+
+
+@intrinsic
+def configure_unit(typing: Any, weights: Any) -> Any:
+    """Make the registers of this thread ready; `weights` is a pointer to packed weights, for its target."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        weights.dtype.target.matrix_unit.configure(Emitter(builder))
+        return context.get_dummy_value()
+
+    return types.void(weights), codegen
+
+
+@intrinsic
+def release_unit(typing: Any, weights: Any) -> Any:
+    """Give the registers of this thread back."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        weights.dtype.target.matrix_unit.release(Emitter(builder))
+        return context.get_dummy_value()
+
+    return types.void(weights), codegen
+
+
+@intrinsic
+def multiply_block(typing: Any, rows: Any, x: Any, linear: Any, sums: Any) -> Any:
+    """Operand, the first panel of a Linear -> (rows, panel width) sums in scratch memory, for 1 to UNIT_ROWS rows.
+
+    Behind the sums, a row of scratch memory is overwritten.
+    """
+    packed = linear.types[0].dtype
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        count, operand, layer, memory = arguments
+        words, _ = fields(builder, operand, 2)
+        panel, steps = _panel_of(builder, packed, layer)
+        block = _Block(Emitter(builder, packed.target), panel, fields(builder, words, 2), steps, memory)
+        one = builder.icmp_signed("<=", count, INT64(TILE))
+        with builder.if_else(one) as (then, otherwise):
+            with then:
+                block.emit(1)
+            with otherwise:
+                block.emit(2)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, x, linear, sums), codegen
+
+
+@intrinsic
+def finish_block(typing: Any, rows: Any, x: Any, linear: Any, sums: Any, out: Any) -> Any:
+    """(rows, panel width) sums in scratch memory -> (rows, panel width) results."""
+    packed = linear.types[0].dtype
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        count, operand, layer, memory, target = arguments
+        panel, _ = _panel_of(builder, packed, layer)
+        emit = Emitter(builder, packed.target)
+        step = packed.format.step(packed.target)
+        columns = step.columns(emit, panel)
+        kinds = [value.type for value in step.start(emit, columns)]
+        factors = fields(builder, operand, 2)[1]
+        pointer, stride = fields(builder, target, 2)
+        with cgutils.for_range(builder, count) as loop:
+            row = loop.index
+            source = emit.at(memory, builder.mul(row, INT64(panel.width)))
+            totals = [
+                emit.load_as(emit.at(source, first), kind, 4)
+                for first, kind in zip(panel.vectors, kinds, strict=True)
+            ]
+            of_row = emit.at(factors, builder.mul(row, INT64(FACTORS)))
+            results = step.finish(emit, totals, columns, panel, of_row)
+            out_row = emit.at(pointer, builder.mul(stride, row))
+            for first, value in zip(panel.vectors, results, strict=True):
+                emit.store_floats(value, emit.at(out_row, first))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, x, linear, sums, out), codegen
+
+
+def _panel_of(builder: ir.IRBuilder, packed: PanelType, layer: ir.Value) -> tuple[Panel, ir.Value]:
+    weight, bias, constants, _, steps = fields(builder, layer, 5)
+    return Panel(packed, weight, INT64(packed.target.panel), bias, constants), steps
+
+
+class _Block:
+    """The products of a block of rows with a panel while code is emitted. `x` is a pointer and a stride."""
+
+    def __init__(self, emit: Emitter, panel: Panel, x: list[ir.Value], steps: ir.Value, sums: ir.Value) -> None:
+        self.emitter, self.panel, self.x, self.steps, self.sums = emit, panel, x, steps, sums
+        unit, product = panel.packed.target.matrix_unit, panel.packed.format.tile_product
+        assert unit is not None, "no block is emitted for other targets"
+        assert product is not None, "nor for other formats"
+        self.unit, self.product = unit, product
+        self.vectors = len(panel.vectors)
+        self.stride = INT64(panel.width)
+
+    def emit(self, tiles: int) -> None:
+        """Of so many tiles of 16 rows."""
+        emit, builder = self.emitter, self.emitter.builder
+        places = [(tile, vector) for tile in range(tiles) for vector in range(self.vectors)]
+        self._start(places)
+        with cgutils.for_range_slice(builder, INT64(0), self.steps, INT64(TILE)) as (step, _):
+            self._step(step, tiles, places)
+        for tile, vector in places:
+            target = emit.at(self.sums, tile * TILE * self.panel.width + vector * LANES)
+            self.unit.store(emit, self._sum(tile, vector), target, self.stride)
+
+    def _sum(self, tile: int, vector: int) -> int:
+        return tile * self.vectors + vector
+
+    def _start(self, places: list[tuple[int, int]]) -> None:
+        """All rows begin with the same values."""
+        emit, step = self.emitter, self.panel.packed.format.step(self.panel.packed.target)
+        row = emit.at(self.sums, UNIT_ROWS * self.panel.width)
+        starts = step.start(emit, step.columns(emit, self.panel))
+        for first, value in zip(self.panel.vectors, starts, strict=True):
+            emit.store_floats(emit.as_floats(value), emit.at(row, first))
+        for tile, vector in places:
+            self.unit.load(emit, self._sum(tile, vector), emit.at(row, vector * LANES), INT64(0))
+
+    def _step(self, step: ir.Value, tiles: int, places: list[tuple[int, int]]) -> None:
+        emit, builder = self.emitter, self.emitter.builder
+        start = self.panel.weight_at(emit, step, 0)
+        for tile in range(tiles):
+            pointer, stride = self.x
+            row = emit.at(pointer, builder.add(builder.mul(stride, INT64(tile * TILE)), step))
+            self.unit.load(emit, _FIRST_X + tile, row, stride)
+        for vector, first in enumerate(self.panel.vectors):
+            self.unit.load(emit, _FIRST_WEIGHTS + vector, emit.at(start, first), self.stride)
+        for tile, vector in places:
+            registers = self._sum(tile, vector), _FIRST_X + tile, _FIRST_WEIGHTS + vector
+            self.unit.multiply_add(emit, self.product, *registers)

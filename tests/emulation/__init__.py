@@ -1,0 +1,1 @@
+"""Instructions that the processor of a test may lack, in software."""
