@@ -10,6 +10,7 @@ STORES_VENV := .venv-stores
 CLIENTS_VENV := .venv-clients
 MTEB_VENV := .venv-mteb
 INTEGRATIONS_VENV := .venv-integrations
+NODE := build/node
 MINILM := .models/all-MiniLM-L6-v2/model.safetensors
 
 .PHONY: demo test test-ray parity differences stores mteb integrations targets clients page explanation-page lint wheel \
@@ -50,8 +51,8 @@ integrations: $(INTEGRATIONS_VENV)/ready $(MINILM)
 targets: $(VENV)/ready $(MINILM)
 	$(VENV)/bin/python -m scripts.run_targets $(TARGETS)
 
-# Real clients and a fuzzer against gte-np serve.
-clients: $(CLIENTS_VENV)/ready $(MINILM)
+# Real clients and a fuzzer against gte-np serve. One of the clients is for Node.js, which must be installed.
+clients: $(NODE)/ready $(CLIENTS_VENV)/ready $(MINILM)
 	$(CLIENTS_VENV)/bin/python -m scripts.serve_clients .models/all-MiniLM-L6-v2
 
 # The page of gte-np serve in a headless Chromium, whose driver must be installed; pictures go to build/page.
@@ -108,6 +109,11 @@ $(INTEGRATIONS_VENV)/ready: pyproject.toml
 $(CLIENTS_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(CLIENTS_VENV)
 	$(CLIENTS_VENV)/bin/python -m pip install --quiet --editable ".[clients]"
+	touch $@
+
+$(NODE)/ready: Makefile
+	@{ node --version && npm --version; } >/dev/null 2>&1 || { echo "make clients needs Node.js with npm: install them." >&2; exit 1; }
+	npm install --silent --no-fund --no-audit --prefix $(NODE) openai@6
 	touch $@
 
 $(MTEB_VENV)/ready: pyproject.toml

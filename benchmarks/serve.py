@@ -139,20 +139,25 @@ async def client(port: int, waiting: Iterator[tuple[int, str]]) -> list[Reply]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     replies = []
     for number, text in waiting:
-        body = json.dumps({"input": text, "encoding_format": "base64"}).encode()
         begin = time.perf_counter()
-        writer.write(
-            b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-        )
-        head = await reader.readuntil(b"\r\n\r\n")
+        head, content = await post(reader, writer, text)
         assert head.startswith(b"HTTP/1.1 200"), head
-        length = LENGTH.search(head)
-        assert length is not None
-        content = await reader.readexactly(int(length[1]))
         replies.append(Reply(number, time.perf_counter() - begin, content))
     writer.close()
     return replies
+
+
+async def post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> tuple[bytes, bytes]:
+    """Send a text; the head and the body of the answer."""
+    body = json.dumps({"input": text, "encoding_format": "base64"}).encode()
+    writer.write(
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = LENGTH.search(head)
+    assert length is not None
+    return head, await reader.readexactly(int(length[1]))
 
 
 def check(replies: Sequence[Reply], expected: Any, *, same_bits: bool) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 from gte_np import __version__
 from gte_np.architectures.tensors import expected_shapes
 from gte_np.checkpoint.weight_files import find_weights, read_tensors
-from gte_np.doctor import report
 from gte_np.errors import GteError
 from gte_np.explain_command import add_explain_command
 from gte_np.files import naming
@@ -202,4 +201,6 @@ def _warmup(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    from gte_np.doctor import report  # no other command waits for its imports
+
     print_facts(report(), options.json)

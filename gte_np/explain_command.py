@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gte_np.explanation import Explanation
 from gte_np.terminal import Parser, load_model, print_line
+
+if TYPE_CHECKING:
+    from gte_np.explanation import Explanation
 
 
 def add_explain_command(commands: Any, model: Parser) -> None:

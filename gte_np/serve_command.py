@@ -8,7 +8,7 @@ from typing import Any
 from gte_np.errors import MissingDependencyError
 from gte_np.serve.options import add_options, loading
 
-_PACKAGES = ("anyio", "orjson", "prometheus_client", "starlette", "uvicorn")
+_PACKAGES = ("orjson", "prometheus_client", "starlette", "uvicorn")
 
 
 def add_serve_command(commands: Any) -> None:

@@ -2,8 +2,10 @@
 
 Clients send one text after the other over connections of their own. At some instant the server gets SIGTERM. It must
 then end by itself with status 0, and each request that it accepted must have been answered: the clients must have as
-many answers as the server has counted requests. Prints how many there were, and the time from the start of a process,
-after a kill, to its first answer.
+many answers as the server has counted requests. Prints how many there were.
+
+Servers are then killed and started again, in turn with processes that load the model and encode a text. Prints the
+medians of the times from the start of a process, to the server's first answer and to the other's vector.
 """
 
 from __future__ import annotations
@@ -34,6 +36,12 @@ print(json.dumps([*counts, dict(made[0]._counts["te_request_failure"])]))
 sys.exit(status)
 """
 
+LIBRARY = """
+import sys
+from gte_np import EmbeddingModel
+print(EmbeddingModel(sys.argv[1]).encode("a")[0], flush=True)
+"""
+
 
 class Counts(NamedTuple):
     """Of one run: requests that the server accepted, that it answered, and answers that the clients have."""
@@ -48,18 +56,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--starts", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     source = random.Random(options.seed)
     all_counts = [asyncio.run(interrupted(options.model, source.uniform(0.05, 0.6))) for _ in range(options.times)]
     for counts in all_counts:
         assert counts.accepted == counts.answered == counts.received, counts
-    starts = [start_after_kill(options.model) for _ in range(3)]
+    starts = [(start_after_kill(options.model), start_of_library(options.model)) for _ in range(options.starts)]
+    served, encoded = (statistics.median(seconds) for seconds in zip(*starts, strict=True))
     result = {
         "times": options.times,
         "requests": sum(counts.accepted for counts in all_counts),
         "lost": 0,
-        "ready_after_kill_seconds": round(statistics.median(starts), 2),
+        "answered_after_kill_seconds": round(served, 3),
+        "encoded_by_library_seconds": round(encoded, 3),
     }
     print(json.dumps(result))
 
@@ -119,6 +130,15 @@ def start_after_kill(model: str) -> float:
     process.kill()
     process.communicate()
     return seconds
+
+
+def start_of_library(model: str) -> float:
+    """Seconds from the start of a process to its first vector."""
+    begin = time.perf_counter()
+    with subprocess.Popen([sys.executable, "-c", LIBRARY, model], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        return time.perf_counter() - begin
 
 
 async def once(port: int) -> bytes:

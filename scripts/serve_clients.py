@@ -1,8 +1,8 @@
 """Try the clients that people have against a server: python -m scripts.serve_clients MODEL.
 
-`make clients` installs them, in an environment of their own, and runs this. Each client asks a server process on
-loopback, and must get the very bits that `encode` gives. schemathesis then sends what it makes up from the server's
-description of itself, and no answer may be outside of it, or a server's error.
+`make clients` installs them, in an environment of their own and in build/node, and runs this. Each client asks a
+server process on loopback, and must get the very bits that `encode` gives. schemathesis then sends what it makes up
+from the server's description of itself, and no answer may be outside of it, or a server's error.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from gte_np import EmbeddingModel
 from scripts.server import serving
 
 TEXTS = ["That is a happy person", "That is a very happy person", "今天中午吃什么", "the sea " * 700]
+NODE_CLIENT = Path(__file__).with_name("serving") / "openai_client.mjs"
+NODE_PACKAGES = Path("build/node")
 KEY = "a-key-of-the-clients"
 NAMED = ("--served-model-name", "small")
 
@@ -34,7 +37,7 @@ def main() -> None:
     model = EmbeddingModel(options.model)
     expected = model.encode(TEXTS)
     with serving(options.model, *NAMED, "--api-key", KEY, "--max-client-batch-size", "32") as address:
-        for client in (openai, async_openai, langchain_openai, curl):
+        for client in (openai, async_openai, node_openai, langchain_openai, curl):
             compare(client, address, expected)
         fuzz(address)
     with serving(options.model, *NAMED) as address:  # these send no key to an address of one's own
@@ -83,6 +86,14 @@ def async_openai(address: str) -> Any:
             return [answer.data[0].embedding for answer in await asyncio.gather(*work)]
 
     return asyncio.run(ask())
+
+
+def node_openai(address: str) -> Any:
+    """OpenAI's client for Node.js, which asks for base64, too."""
+    command = ["node", "--input-type=module", "-", "small", json.dumps(TEXTS)]
+    environment = os.environ | {"OPENAI_BASE_URL": f"{address}/v1", "OPENAI_API_KEY": KEY}
+    with NODE_CLIENT.open("rb") as program:  # from standard input, it imports what the folder has
+        return json.loads(subprocess.check_output(command, stdin=program, cwd=NODE_PACKAGES, env=environment))
 
 
 def langchain_openai(address: str) -> Any:

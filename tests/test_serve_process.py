@@ -45,6 +45,14 @@ ServedModel._compute = wait
 sys.exit(main(sys.argv[1:]))
 """
 
+# A process that tells which modules it has imported when it is asked to end.
+TELLING = """
+import sys
+from gte_np.cli import main
+main(sys.argv[1:])
+print(*sys.modules)
+"""
+
 
 class Server:
     """A process, and its address."""
@@ -172,6 +180,16 @@ def test_unix_socket(small_folder: Path, small: EmbeddingModel, tmp_path: Path) 
     with serving(small_folder, "--uds", path) as server:
         assert server.end() == ""
     assert not path.exists()
+
+
+def test_a_start_imports_only_what_the_first_request_needs(small_folder: Path, small: EmbeddingModel) -> None:
+    with serving(small_folder, "--port", "0", program=TELLING) as server:
+        assert np.array_equal(np.array(server.post("/embed", inputs="happy"), np.float32), small.encode(["happy"]))
+        server.process.send_signal(signal.SIGTERM)
+        out, _ = server.process.communicate(timeout=20)
+    imported = set(out.split())
+    assert "gte_np.serve.scheduler" in imported
+    assert not imported & {"numpy.ma", "anyio._backends._asyncio", "gte_np.explanation", "gte_np.doctor"}
 
 
 def until(is_so: Callable[[], bool]) -> None:

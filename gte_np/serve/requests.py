@@ -8,7 +8,6 @@ import hmac
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-import anyio
 import orjson
 from starlette.requests import Request
 
@@ -55,9 +54,8 @@ class Door:
                 MEDIA_TYPE, "expected the header Content-Type: application/json, got another one or none"
             )
         try:
-            with anyio.fail_after(SECONDS_FOR_BODY):
-                body = await self._body(request)
-        except TimeoutError as error:
+            body = await asyncio.wait_for(self._body(request), SECONDS_FOR_BODY)
+        except asyncio.TimeoutError as error:
             raise RequestError(
                 SLOW, f"expected the body within {SECONDS_FOR_BODY:.0f} seconds, got a part of it"
             ) from error
@@ -133,14 +131,16 @@ class Fields:
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Value]) -> Value:
     """The result of the work, which is cancelled if the client goes away. Raises ClientGoneError then."""
-    with anyio.CancelScope() as scope:
-        watcher = asyncio.ensure_future(request.receive())  # after the body there is only the end of the connection
-        watcher.add_done_callback(lambda done: None if done.cancelled() else scope.cancel())
-        try:
-            return await work
-        finally:
-            watcher.cancel()
-    raise ClientGoneError
+    working = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(request.receive())  # after the body there is only the end of the connection
+    try:
+        await asyncio.wait((working, watcher), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGoneError
+    finally:
+        working.cancel()
+        watcher.cancel()
 
 
 def _digest(text: str) -> bytes:
