@@ -25,7 +25,14 @@ import numpy as np
 from gte_np.encoder_interface import FloatArray
 from gte_np.explanation.contributions import Doubles
 from gte_np.explanation.deletion import products_of_a_token
-from gte_np.explanation.derivative import Floats, layer_derivative, normalize_derivative
+from gte_np.explanation.derivative import (
+    Floats,
+    Layer,
+    Places,
+    layer_derivative,
+    normalize_derivative,
+    step_derivative,
+)
 from gte_np.explanation.layers import layer_states
 from gte_np.explanation.model import ExplainedModel, weights_of
 from gte_np.reference.linear import Weights
@@ -54,9 +61,7 @@ class Attribution(NamedTuple):
 class _Rest(NamedTuple):
     """The layers from the one on before which states are taken: what turns states into the vector."""
 
-    layers: Sequence[Weights]
-    heads: int
-    eps: float
+    layers: Sequence[Layer]
     place: int
     dimension: int | None
 
@@ -78,8 +83,11 @@ def attribute(model: ExplainedModel, batch: TokenBatch, plan: Plan) -> Attributi
     if weights is None:
         return None
     config = model.bert.config
-    layers = [weights.layer(number) for number in range(plan.layer, config.num_hidden_layers)]
-    rest = _Rest(layers, config.num_attention_heads, config.layer_norm_eps, plan.place, model.truncate_dim)
+    layers = [
+        Layer(weights.layer(number), config.num_attention_heads, config.layer_norm_eps)
+        for number in range(plan.layer, config.num_hidden_layers)
+    ]
+    rest = _Rest(layers, plan.place, model.truncate_dim)
     states = layer_states(model.bert, batch)[plan.layer]  # (N, D)
     reference = layer_states(model.bert, _reference(model, batch))[plan.layer]  # (N, D)
     texts = (batch.slice(0), batch.slice(1))
@@ -108,16 +116,17 @@ def _parts(states: FloatArray, reference: FloatArray, rest: _Rest) -> Doubles:
 
 def vector_derivative(x: Floats, step: Floats, rest: _Rest) -> Floats:
     """How the vector moves for the step of each token by itself: (T, D), (T, D) -> (T, D')."""
-    at_once = max(1, _ROWS_AT_ONCE // len(x))
+    at_once = len(x) if len(rest.layers) == 1 else max(1, _ROWS_AT_ONCE // len(x))
+    places = np.arange(len(x))
     starts = range(0, len(x), at_once)
-    return np.concatenate([_derivative(x, step, slice(start, start + at_once), rest) for start in starts])
+    return np.concatenate([_derivative(x, step, places[start : start + at_once], rest) for start in starts])
 
 
-def _derivative(x: Floats, step: Floats, tokens: slice, rest: _Rest) -> Floats:
-    """The rows of `vector_derivative` for some tokens."""
-    places = np.arange(len(x))[tokens]
-    dx = np.zeros((len(places), *x.shape), x.dtype)  # (n, T, D), in each direction one token moves
-    dx[np.arange(len(places)), places] = step[places]
-    for weights in rest.layers:
-        x, dx = layer_derivative(x, dx, weights, rest.heads, rest.eps)
-    return normalize_derivative(x[rest.place, : rest.dimension], dx[:, rest.place, : rest.dimension])
+def _derivative(x: Floats, step: Floats, places: Places, rest: _Rest) -> Floats:
+    """The rows of `vector_derivative` for the tokens at some places."""
+    every, read = np.arange(len(x)), np.array([rest.place % len(x)])  # the last layer is computed for one token
+    first, *others = rest.layers
+    x, dx = step_derivative(x, step[places], places, first, every if others else read)
+    for layer in others:
+        x, dx = layer_derivative(x, dx, layer, read if layer is others[-1] else every)
+    return normalize_derivative(x[0, : rest.dimension], dx[:, 0, : rest.dimension])

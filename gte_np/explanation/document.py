@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,20 +21,33 @@ def packed_array(values: NDArray[Any], dtype: str, scale: float = 1.0) -> dict[s
     return {"shape": list(values.shape), "dtype": dtype, "scale": scale, "base64": data}
 
 
-def attention_entries(attentions: Sequence[FloatArray]) -> list[dict[str, Any]]:
-    """The attention of each text, (L, H, T, T), in blocks of tokens if a page would be too large with all."""
-    return [_attention_entry(values, ATTENTION_BYTES // len(attentions)) for values in attentions]
+def attention_entries(layers: Iterable[Sequence[FloatArray]], count: int) -> list[dict[str, Any]]:
+    """The attention of each text, in blocks of tokens if a page would be too large with all.
+
+    `layers` gives, for each of `count` layers, one (H, T, T) for each text. It may make them as it goes: of long
+    texts all of them together take a gigabyte.
+    """
+    lengths, pooled = list[int](), list[list[FloatArray]]()
+    for texts in layers:
+        lengths = [values.shape[-1] for values in texts]
+        pooled.append([pool_blocks(values, _side_of(values, ATTENTION_BYTES // len(texts) // count)) for values in texts])
+    return [_attention_entry(np.stack(text), tokens) for text, tokens in zip(zip(*pooled, strict=True), lengths, strict=True)]
 
 
-def _attention_entry(values: FloatArray, most_bytes: int) -> dict[str, Any]:
-    layers, heads, tokens, _ = values.shape
-    side = min(tokens, max(1, int((most_bytes / (layers * heads)) ** 0.5)))
+def _side_of(values: FloatArray, most_bytes: int) -> int:
+    """How many blocks there are in each direction: (H, T, T)."""
+    heads, tokens, _ = values.shape
+    return min(tokens, max(1, int((most_bytes / heads) ** 0.5)))
+
+
+def _attention_entry(pooled: FloatArray, tokens: int) -> dict[str, Any]:
+    layers, heads, side, _ = pooled.shape
     return {
         "layers": layers,
         "heads": heads,
         "tokens": tokens,
         "pooled": side,
-        "values": packed_array(pool_blocks(values, side), "u1", 1 / 255),
+        "values": packed_array(pooled, "u1", 1 / 255),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -11,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gte_np.encoder_interface import EncoderOutput, FloatArray
+from gte_np.encoder_interface import FloatArray
 from gte_np.errors import InputError
 from gte_np.explanation.attribution import Attribution, attribute, plan_of
 from gte_np.explanation.contributions import Doubles, cosines_with, is_sum, pair_contributions, shares
 from gte_np.explanation.deletion import deletion_effects
 from gte_np.explanation.document import attention_entries, packed_array
-from gte_np.explanation.layers import in_dtype, layer_cosines, layer_states
+from gte_np.explanation.layers import in_dtype, layer_cosines, layer_states, vectors_of
 from gte_np.explanation.model import ExplainedModel
 from gte_np.explanation.page import page
 from gte_np.explanation.tokens import TextTokens, read_tokens
@@ -59,7 +60,7 @@ class Explanation:
     @cached_property
     def vectors(self) -> FloatArray:
         """The vectors of the texts, as `encode` gives them: (B, D')."""
-        return self.model.encode_tokens(self.batch)
+        return vectors_of(self.model, self._states[-1], self.batch)
 
     @cached_property
     def cosine(self) -> float | None:
@@ -81,7 +82,8 @@ class Explanation:
         if not self._is_pair:
             return None
         if self.is_exact:
-            first, second = (shares(x, self.model.pooling_modes, self.model.truncate_dim) for x in self._last)
+            last = (self._states[-1][self.batch.slice(number)] for number in range(2))
+            first, second = (shares(x, self.model.pooling_modes, self.model.truncate_dim) for x in last)
             return pair_contributions(first, second)
         return None if self.attribution is None else self.attribution.values
 
@@ -117,8 +119,7 @@ class Explanation:
     @cached_property
     def attentions(self) -> tuple[FloatArray, ...]:
         """The attention of each head and layer, by text: (L, H, T, T). It is computed by `gte_np.reference`."""
-        layers = self._kept.attentions or []
-        return tuple(np.stack([texts[number] for texts in layers]) for number in range(len(self.texts)))
+        return tuple(np.stack(layers) for layers in zip(*self._attention_of_layers(), strict=True))
 
     @property
     def notes(self) -> list[str]:
@@ -169,7 +170,7 @@ class Explanation:
             "contributions": None if values is None else contributions,
             "deletions": deletions,
             "layers": layers if self._is_pair and None not in layers.values() else None,
-            "attentions": attention_entries(self.attentions),
+            "attentions": attention_entries(self._attention_of_layers(), self.model.bert.config.num_hidden_layers),
             "walk": walk(self.model, self.batch.take([0]), self.texts[0], self._first_states),
             "notes": self.notes,
         }
@@ -187,21 +188,25 @@ class Explanation:
         return f'<iframe {frame} srcdoc="{escape(page(self.document()))}"></iframe>'
 
     @cached_property
-    def _kept(self) -> EncoderOutput:
-        """The hidden states and the attention of every layer."""
-        return self.model.bert.encode_batch(self.batch, keep_layers=True)
+    def _states(self) -> list[FloatArray]:
+        """The hidden states after the embeddings and each layer: L + 1 arrays (N, D)."""
+        return layer_states(self.model.bert, self.batch)
 
     @property
     def _first_states(self) -> list[FloatArray]:
         """The hidden states of the first text in every layer: L + 1 arrays (T, D)."""
-        return [hidden[self.batch.slice(0)] for hidden in self._kept.hidden_states or []]
+        return [hidden[self.batch.slice(0)] for hidden in self._states]
+
+    def _attention_of_layers(self) -> Iterator[list[FloatArray]]:
+        """For each layer, the attention of each text: (H, T, T)."""
+        return (self.model.bert.attention(n, hidden, self.batch) for n, hidden in enumerate(self._states[:-1]))
 
     def _layers_in(self, dtype: str) -> Doubles | None:
         bert = in_dtype(self.model.bert, dtype)
         if bert is None:
             return None
-        kept = self._kept.hidden_states if bert is self.model.bert else None
-        return layer_cosines(self.model, self.batch, kept or layer_states(bert, self.batch))
+        states = self._states if bert is self.model.bert else layer_states(bert, self.batch)
+        return layer_cosines(self.model, self.batch, states)
 
     @property
     def _is_pair(self) -> bool:
@@ -210,12 +215,6 @@ class Explanation:
     @property
     def _only_normalizes(self) -> bool:
         return all(isinstance(module, Normalize) for module in self.model.modules)
-
-    @cached_property
-    def _last(self) -> list[FloatArray]:
-        """The last hidden states of each text: (T, D)."""
-        hidden = self.model.bert.encode_batch(self.batch).last_hidden_state
-        return [hidden[self.batch.slice(number)] for number in range(len(self.texts))]
 
 
 def explain(model: ExplainedModel, texts: list[str]) -> Explanation:
