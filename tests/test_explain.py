@@ -77,15 +77,27 @@ def test_derivative_of_gelu() -> None:
 
 def test_derivative_of_a_layer() -> None:
     """The polynomial in GELU wiggles by 3e-7 around erf, and its own slope by some 1e-5."""
-    weights = layer_weights(8, 12)
+    layer = derivative.Layer(layer_weights(8, 12), heads=2, eps=1e-12)
     x, dx = random.standard_normal((5, 8)), random.standard_normal((4, 5, 8))
+    every = np.arange(5)
+    expected = difference(lambda x: derivative.layer_derivative(x, dx, layer, every)[0], x, dx)
+    assert derivative.layer_derivative(x, dx, layer, every)[1] == pytest.approx(expected, abs=1e-4)
 
-    def layer(x: Any) -> Any:
-        return derivative.layer_derivative(x, dx, weights, 2, 1e-12)[0]
 
-    assert derivative.layer_derivative(x, dx, weights, 2, 1e-12)[1] == pytest.approx(
-        difference(layer, x, dx), abs=1e-4
-    )
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4], [0], [4], [3, 1]])
+def test_derivative_of_some_rows_and_of_one_token_that_moves(rows: list[int]) -> None:
+    layer = derivative.Layer(layer_weights(8, 12), heads=2, eps=1e-12)
+    x, places, wanted = random.standard_normal((5, 8)), np.array([0, 1, 3, 4]), np.array(rows)
+    step = random.standard_normal((4, 8))
+    dx = np.zeros((4, 5, 8))
+    dx[np.arange(4), places] = step
+    values, changes = derivative.layer_derivative(x, dx, layer, np.arange(5))
+    for found in (
+        derivative.layer_derivative(x, dx, layer, wanted),
+        derivative.step_derivative(x, step, places, layer, wanted),
+    ):
+        assert found[0] == pytest.approx(values[rows], abs=1e-9)
+        assert found[1] == pytest.approx(changes[:, rows], abs=1e-9)
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------

@@ -8,11 +8,16 @@ vector f changes along it by the integral of its derivative, to which each token
 
 The reference text has as many tokens: [CLS] and [SEP] where they are, and [PAD] between them. So u_i of a special
 token is what it has gathered below that layer, nothing if the layer is the first. With v_j for the other text,
-A_ij = u_i . v_j. The sum of all A_ij lacks the products with f(r), so it is not the cosine: the rest is reported.
+A_ij = u_i . v_j. The sum of all A_ij lacks the products with the vectors of the reference texts, so it is not the
+cosine: the rest is reported. Moeller et al. train models whose reference vectors have no part in the cosine; those of
+published models do, and much: two texts of [PAD]s are nearly the same, whatever their lengths.
 
-It is no more than an approximation. Where f(r) is near f(x), the rest is large, and sums of A_ij need not rank tokens
-as their deletion does: on all-MiniLM-L6-v2 with the pooling of [CLS], for which it was not trained, they do not.
-Eight nodes leave some of the integral out there, too.
+So a row of A is not what its token contributes. That is its product with the whole vector g of the other text,
+
+    f(x) . g = f(r) . g + sum over i of u_i . g
+
+`python -m scripts.explain_evidence` compares both with deletion, as README.md says with numbers. Which layer it is
+matters less, so one third of the layers is left out, or as many as needed where it would take too long.
 """
 
 from __future__ import annotations
@@ -33,15 +38,15 @@ from gte_np.explanation.derivative import (
     normalize_derivative,
     step_derivative,
 )
-from gte_np.explanation.layers import layer_states
 from gte_np.explanation.model import ExplainedModel, weights_of
-from gte_np.reference.linear import Weights
+from gte_np.explanation.tokens import TextTokens
 from gte_np.token_batch import TokenBatch
 
 NODES = 8  # of the Gauss-Legendre rule, at which the derivative is computed
-MOST_PRODUCTS = 3e11  # multiply-adds of linear layers, of which NumPy does some 1e11 a second
+MOST_PRODUCTS = 2e11  # multiply-adds of linear layers, of which NumPy does some 1e11 a second
 _PLACES = {("cls",): 0, ("lasttoken",): -1}  # by pooling modes: the token that is read
 _ROWS_AT_ONCE = 4096  # of tokens in all directions that are computed at once
+_SCORES_AT_ONCE = 2**18  # of one row in all directions and a head
 
 
 class Plan(NamedTuple):
@@ -52,9 +57,13 @@ class Plan(NamedTuple):
 
 
 class Attribution(NamedTuple):
-    """The approximation of contributions, (n, m), and the layer before which the states were taken."""
+    """The approximation of contributions, (n, m), and the layer before which the states were taken, 0 for the first.
+
+    `totals` are what the tokens of each text contribute with the other text's whole vector: (n,) and (m,).
+    """
 
     values: Doubles
+    totals: tuple[Doubles, Doubles]
     layer: int
 
 
@@ -67,39 +76,55 @@ class _Rest(NamedTuple):
 
 
 def plan_of(model: ExplainedModel, batch: TokenBatch) -> Plan | None:
-    """The earliest layer that does not take too long; None if none does, or the model reads more than one token."""
+    """From one third of the layers on, or later if that takes too long; None if the model reads more than one token."""
     if model.pooling_modes not in _PLACES:
         return None
     layers = model.bert.config.num_hidden_layers
-    rows = 2 * NODES * int(np.square(batch.lengths.astype(np.int64)).sum())  # the value is computed beside it
-    of_a_layer = rows * products_of_a_token(model) // layers
-    within = min(layers, int(MOST_PRODUCTS // of_a_layer))
-    return Plan(_PLACES[model.pooling_modes], layers - within) if within else None
+    lengths = batch.lengths.astype(np.int64)
+    of_one = NODES * products_of_a_token(model) // layers  # of one token in one layer
+    # For each direction the last layer is computed for one token, those before it for all.
+    others = int((MOST_PRODUCTS / of_one - lengths.sum()) // np.square(lengths).sum())
+    within = min(max(others, 0) + 1, layers - layers // 3)
+    return Plan(_PLACES[model.pooling_modes], layers - within)
 
 
-def attribute(model: ExplainedModel, batch: TokenBatch, plan: Plan) -> Attribution | None:
-    """The approximation for two texts; None if the model was not loaded from files, where the weights are."""
+def attribute(
+    model: ExplainedModel, texts: Sequence[TextTokens], plan: Plan, states: Sequence[FloatArray]
+) -> Attribution | None:
+    """The approximation for two texts; None if the model was not loaded from files, where the weights are.
+
+    `states` are the hidden states after the embeddings and each layer, (N, D), of both texts, one behind the other.
+    """
     weights = weights_of(model.bert)
     if weights is None:
         return None
+    length = len(texts[0].ids)
+    first, second = slice(0, length), slice(length, None)
+    ordinary = np.array([*texts[0].ordinary, *(length + place for place in texts[1].ordinary)], np.intp)
     config = model.bert.config
     layers = [
         Layer(weights.layer(number), config.num_attention_heads, config.layer_norm_eps)
         for number in range(plan.layer, config.num_hidden_layers)
     ]
     rest = _Rest(layers, plan.place, model.truncate_dim)
-    states = layer_states(model.bert, batch)[plan.layer]  # (N, D)
-    reference = layer_states(model.bert, _reference(model, batch))[plan.layer]  # (N, D)
-    texts = (batch.slice(0), batch.slice(1))
-    first, second = (_parts(states[text], reference[text], rest) for text in texts)  # (n, D'), (m, D')
-    return Attribution(first @ second.T, plan.layer)
+    before = states[plan.layer]
+    reference = _reference(before, ordinary)
+    u, v = (_parts(before[text], reference[text], rest) for text in (first, second))  # (n, D'), (m, D')
+    f, g = (_unit(states[-1][text][plan.place, : rest.dimension]) for text in (first, second))  # (D',) each
+    return Attribution(u @ v.T, (u @ g, v @ f), plan.layer)
 
 
-def _reference(model: ExplainedModel, batch: TokenBatch) -> TokenBatch:
-    """The same texts with [PAD] for every token but the first and the last."""
-    pad = model.tokenizer.pad_token_id
-    texts = [batch[number] for number in range(len(batch))]
-    return TokenBatch.from_ids([[ids[0], *[pad] * (len(ids) - 2), ids[-1]] for ids in texts])
+def _unit(vector: FloatArray) -> Doubles:
+    exact = vector.astype(np.float64)
+    return exact / np.linalg.norm(exact)
+
+
+def _reference(states: FloatArray, ordinary: Places) -> FloatArray:
+    """The states with the mean of all ordinary tokens for each of them, (N, D); the special ones keep theirs."""
+    reference = states.copy()
+    if len(ordinary):
+        reference[ordinary] = states[ordinary].mean(axis=0)
+    return reference
 
 
 def _parts(states: FloatArray, reference: FloatArray, rest: _Rest) -> Doubles:
@@ -116,7 +141,7 @@ def _parts(states: FloatArray, reference: FloatArray, rest: _Rest) -> Doubles:
 
 def vector_derivative(x: Floats, step: Floats, rest: _Rest) -> Floats:
     """How the vector moves for the step of each token by itself: (T, D), (T, D) -> (T, D')."""
-    at_once = len(x) if len(rest.layers) == 1 else max(1, _ROWS_AT_ONCE // len(x))
+    at_once = max(1, (_SCORES_AT_ONCE if len(rest.layers) == 1 else _ROWS_AT_ONCE) // len(x))
     places = np.arange(len(x))
     starts = range(0, len(x), at_once)
     return np.concatenate([_derivative(x, step, places[start : start + at_once], rest) for start in starts])

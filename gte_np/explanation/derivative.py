@@ -100,7 +100,8 @@ def _attend(x: Floats, layer: Layer, rows: Places) -> _Attention:
         _split(linear(states, layer.weights, f"attention.self.{name}"), layer.heads)
         for name, states in (("query", x[rows]), ("key", x), ("value", x))
     )
-    return _Attention(query, key, value, softmax(query @ _turned(key) / _root(query)))
+    scores: Floats = query @ _turned(key) / _root(query)
+    return _Attention(query, key, value, softmax(scores))
 
 
 def _context_derivative(attention: _Attention, dx: Floats, layer: Layer, rows: Places) -> Floats:

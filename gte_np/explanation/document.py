@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,25 +27,31 @@ def attention_entries(layers: Iterable[Sequence[FloatArray]], count: int) -> lis
     `layers` gives, for each of `count` layers, one (H, T, T) for each text. It may make them as it goes: of long
     texts all of them together take a gigabyte.
     """
-    lengths, pooled = list[int](), list[list[FloatArray]]()
-    for texts in layers:
-        lengths = [values.shape[-1] for values in texts]
-        pooled.append([pool_blocks(values, _side_of(values, ATTENTION_BYTES // len(texts) // count)) for values in texts])
-    return [_attention_entry(np.stack(text), tokens) for text, tokens in zip(zip(*pooled, strict=True), lengths, strict=True)]
+    pooled = [[_Pooled.of(values, ATTENTION_BYTES // len(texts) // count) for values in texts] for texts in layers]
+    return [_attention_entry(text) for text in zip(*pooled, strict=True)]
 
 
-def _side_of(values: FloatArray, most_bytes: int) -> int:
-    """How many blocks there are in each direction: (H, T, T)."""
-    heads, tokens, _ = values.shape
-    return min(tokens, max(1, int((most_bytes / heads) ** 0.5)))
+class _Pooled(NamedTuple):
+    """A layer's attention of a text of so many tokens, in blocks: (H, side, side)."""
+
+    tokens: int
+    blocks: FloatArray
+
+    @classmethod
+    def of(cls, values: FloatArray, most_bytes: int) -> _Pooled:
+        """The attention (H, T, T) in as many blocks as fit, of a byte each."""
+        heads, tokens, _ = values.shape
+        side = min(tokens, max(1, int((most_bytes / heads) ** 0.5)))
+        return cls(tokens, pool_blocks(values, side))
 
 
-def _attention_entry(pooled: FloatArray, tokens: int) -> dict[str, Any]:
+def _attention_entry(text: Sequence[_Pooled]) -> dict[str, Any]:
+    pooled = np.stack([layer.blocks for layer in text])
     layers, heads, side, _ = pooled.shape
     return {
         "layers": layers,
         "heads": heads,
-        "tokens": tokens,
+        "tokens": text[0].tokens,
         "pooled": side,
         "values": packed_array(pooled, "u1", 1 / 255),
     }
@@ -54,4 +60,4 @@ def _attention_entry(pooled: FloatArray, tokens: int) -> dict[str, Any]:
 def pool_blocks(values: FloatArray, side: int) -> FloatArray:
     """The largest value of each block: (..., T, T) -> (..., side, side). Block i begins at token i T // side."""
     starts = np.arange(side) * values.shape[-1] // side
-    return np.maximum.reduceat(np.maximum.reduceat(values, starts, axis=-1), starts, axis=-2)
+    return np.maximum.reduceat(np.maximum.reduceat(values, starts, axis=-2), starts, axis=-1)

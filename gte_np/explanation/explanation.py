@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,10 +25,12 @@ from gte_np.explanation.walk import walk
 from gte_np.files import whole_file
 from gte_np.modules import Normalize
 from gte_np.token_batch import TokenBatch
+from gte_np.version import __version__
 
 _METHODS = {
     "exact": "What each pair of tokens contributes to the cosine; the cells add up to it.",
-    "approximate": "An approximation of what each pair of tokens contributes, by integrated derivatives.",
+    "approximate": "An approximation of what each pair of tokens contributes, by integrated derivatives of layers "
+    "{first} to {last}, from the hidden states before them.",
 }
 
 
@@ -77,7 +78,7 @@ class Explanation:
         """What each pair of tokens contributes to the cosine: (n, m) float64.
 
         Exact for mean pooling. For [CLS] it is an approximation, see `gte_np.explanation.attribution`. None for one
-        text, for other poolings, and where it would take too long; `notes` says which.
+        text, for other poolings and modules, and for a model that was not loaded from files; `notes` says which.
         """
         if not self._is_pair:
             return None
@@ -98,7 +99,19 @@ class Explanation:
     def attribution(self) -> Attribution | None:
         """The approximation of contributions for models that read one token, or None where it is not made."""
         plan = plan_of(self.model, self.batch) if self._is_pair and self._only_normalizes else None
-        return None if plan is None else attribute(self.model, self.batch, plan)
+        return None if plan is None else attribute(self.model, self.texts, plan, self._states)
+
+    @property
+    def token_contributions(self) -> tuple[Doubles, ...] | None:
+        """What each token contributes to the cosine, with the other text as a whole: (n,) and (m,) float64.
+
+        Of exact contributions they are the sums of rows and columns. Approximations lack the part that a token has
+        with what the other text shares with all texts, which is here. None where `contributions` is.
+        """
+        if self.contributions is None:
+            return None
+        cells = self.contributions
+        return (cells.sum(axis=1), cells.sum(axis=0)) if self.attribution is None else self.attribution.totals
 
     @cached_property
     def deletions(self) -> tuple[Doubles, ...] | None:
@@ -129,13 +142,25 @@ class Explanation:
             for number, text in enumerate(self.texts, 1)
             if text.cut_tokens
         ]
-        missing = self._is_pair and self.contributions is None
         slow = self._is_pair and self.deletions is None
         return [
             *cut,
-            *["Contributions of pairs are not shown: for this pooling or these lengths there are none."] * missing,
+            *self._missing_contributions(),
             *["The deletion of each token was left out, since it would take long for texts of this length."] * slow,
         ]
+
+    def _missing_contributions(self) -> list[str]:
+        if not self._is_pair or self.contributions is not None:
+            return []
+        known = self._only_normalizes and plan_of(self.model, self.batch) is not None
+        why = (
+            "they need the files of the weights, and the model was not loaded from files"
+            if known
+            else f"behind {'+'.join(self.model.pooling_modes)} pooling there is no sum over tokens, nor one token"
+            if self._only_normalizes
+            else "a dense layer behind the pooling mixes what the tokens give"
+        )
+        return [f"Contributions of pairs are not shown: {why}."]
 
     def strongest_pairs(self, count: int = 10) -> list[TokenPair]:
         """The pairs of tokens that contribute most, in size, the largest first."""
@@ -150,29 +175,34 @@ class Explanation:
 
     def document(self) -> dict[str, Any]:
         """All of it as JSON has it, for the page."""
-        values = None if self.contributions is None else packed_array(self.contributions, "f4")
-        method = "exact" if self.is_exact else "approximate"
-        contributions = {
-            "method": method,
-            "name": _METHODS[method],
-            "values": values,
-            "unexplained": self.unexplained,
-        }
         layers = {dtype: None if cosines is None else cosines.tolist() for dtype, cosines in self.layers.items()}
         deletions = self.deletions and [[None if x != x else x for x in row.tolist()] for row in self.deletions]
         return {
-            "version": version("gte_np"),
+            "version": __version__,
             "model": Path(self.model.name_or_path).name,  # the page may go to others
             "pooling": "+".join(self.model.pooling_modes),
             "dtype": self.model.bert.dtype,
             "cosine": self.cosine,
             "texts": [text.entry() for text in self.texts],
-            "contributions": None if values is None else contributions,
+            "contributions": self._contributions_entry(),
             "deletions": deletions,
             "layers": layers if self._is_pair and None not in layers.values() else None,
             "attentions": attention_entries(self._attention_of_layers(), self.model.bert.config.num_hidden_layers),
             "walk": walk(self.model, self.batch.take([0]), self.texts[0], self._first_states),
             "notes": self.notes,
+        }
+
+    def _contributions_entry(self) -> dict[str, Any] | None:
+        if self.contributions is None:
+            return None
+        first, last = self.attribution.layer + 1 if self.attribution else 1, self.model.bert.config.num_hidden_layers
+        method = "exact" if self.is_exact else "approximate"
+        return {
+            "method": method,
+            "name": _METHODS[method].format(first=first, last=last),
+            "values": packed_array(self.contributions, "f4"),
+            "totals": [total.tolist() for total in self.token_contributions or ()],
+            "unexplained": self.unexplained,
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
