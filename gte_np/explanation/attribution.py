@@ -1,23 +1,28 @@
 """What each pair of tokens contributes to a cosine, approximately, where a model reads one token, such as [CLS].
 
 The method is that of Moeller, Nikolaev and Pado, "Approximate Attributions for Off-the-Shelf Siamese Transformers"
-(2024). Take the states x of a text before some layer, those r of a reference text, and the line between them. The
+(2024). Take the states x of a text before some layer, those r of a reference, and the line between them. The
 vector f changes along it by the integral of its derivative, to which each token has a part of its own:
 
     f(x) - f(r) = sum over i of u_i        u_i = integral over s from 0 to 1 of  f'(r + s (x - r)) (x_i - r_i)
 
-The reference text has as many tokens: [CLS] and [SEP] where they are, and [PAD] between them. So u_i of a special
-token is what it has gathered below that layer, nothing if the layer is the first. With v_j for the other text,
-A_ij = u_i . v_j. The sum of all A_ij lacks the products with the vectors of the reference texts, so it is not the
-cosine: the rest is reported. Moeller et al. train models whose reference vectors have no part in the cosine; those of
-published models do, and much: two texts of [PAD]s are nearly the same, whatever their lengths.
+The reference tells the tokens of a text apart no more: in it all but [CLS] and its like have one state, the mean of
+those of both texts, before that layer. With v_j for the other text, A_ij = u_i . v_j. The sum of all A_ij lacks the
+products with the vectors of the references, so it is not the cosine: the rest is reported. Moeller et al. train models
+whose reference vectors have no part in the cosine. In published models they have most of it, since two references are
+nearly alike.
 
-So a row of A is not what its token contributes. That is its product with the whole vector g of the other text,
+So the sum of a row of A is not what its token contributes. That is its product with the whole vector g of the other
+text, the reference's part included,
 
     f(x) . g = f(r) . g + sum over i of u_i . g
 
-`python -m scripts.explain_evidence` compares both with deletion, as README.md says with numbers. Which layer it is
-matters less, so one third of the layers is left out, or as many as needed where it would take too long.
+Both were held against deletion by `python -m scripts.explain_evidence`, on all-MiniLM-L6-v2 with the pooling of [CLS],
+for which it was not trained. Over 30 pairs of sentences, the median rank correlation of u_i . g with deletion is 0.62
+from the third of six layers on, and 0.5 for a reference of [PAD]s between [CLS] and [SEP], as Moeller et al. have it;
+of the rows of A it is 0.3 and 0. An exact replacement of one token by [PAD] has 0.7: more than that no such
+approximation can be expected to have. Hence the reference, and the layer: one third of the layers is left out, or as
+many as it takes not to take too long.
 """
 
 from __future__ import annotations
@@ -43,7 +48,7 @@ from gte_np.explanation.tokens import TextTokens
 from gte_np.token_batch import TokenBatch
 
 NODES = 8  # of the Gauss-Legendre rule, at which the derivative is computed
-MOST_PRODUCTS = 2e11  # multiply-adds of linear layers, of which NumPy does some 1e11 a second
+MOST_PRODUCTS = 3e11  # multiply-adds of linear layers, of which NumPy does some 1e11 a second
 _PLACES = {("cls",): 0, ("lasttoken",): -1}  # by pooling modes: the token that is read
 _ROWS_AT_ONCE = 4096  # of tokens in all directions that are computed at once
 _SCORES_AT_ONCE = 2**18  # of one row in all directions and a head
@@ -76,7 +81,7 @@ class _Rest(NamedTuple):
 
 
 def plan_of(model: ExplainedModel, batch: TokenBatch) -> Plan | None:
-    """From one third of the layers on, or later if that takes too long; None if the model reads more than one token."""
+    """From one third of the layers on, or later if that takes too long; None for a model that reads more tokens."""
     if model.pooling_modes not in _PLACES:
         return None
     layers = model.bert.config.num_hidden_layers

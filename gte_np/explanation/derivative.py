@@ -76,7 +76,7 @@ class _Attention(NamedTuple):
 
 
 def layer_derivative(x: Floats, dx: Floats, layer: Layer, rows: Places) -> tuple[Floats, Floats]:
-    """The wanted rows of `encoder_layer` for one text, and their derivative: (T, D), (n, T, D) -> (R, D), (n, R, D)."""
+    """Wanted rows of `encoder_layer` for one text, and their derivative: (T, D), (n, T, D) -> (R, D), (n, R, D)."""
     attention = _attend(x, layer, rows)
     dcontext = _context_derivative(attention, dx, layer, rows)
     return _after_attention(attention, dcontext, (x[rows], dx[:, rows]), layer)

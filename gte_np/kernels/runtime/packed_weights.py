@@ -215,7 +215,7 @@ class PackedWeights:
         table.forget_pages()
 
     def unpacked(self, layer: int, name: str) -> dict[str, Any]:
-        """The tensors of one of `LINEARS` under their published names, from the panels; matrices as FormattedMatrix."""
+        """The tensors of one of `LINEARS` by their published names, from the panels; matrices are FormattedMatrix."""
         linear, tensors = self.layers[layer].linears[name], dict[str, Any]()
         depth, width = self.sizes.matrices[name]
         words = self._panels(name, linear).transpose(0, 2, 1).reshape(width, linear.steps)
