@@ -21,7 +21,7 @@ from gte_np.explanation.layers import in_dtype, layer_cosines, layer_states, vec
 from gte_np.explanation.model import ExplainedModel
 from gte_np.explanation.page import page
 from gte_np.explanation.tokens import TextTokens, read_tokens
-from gte_np.explanation.walk import walk
+from gte_np.explanation.walk import Results, walk
 from gte_np.files import whole_file
 from gte_np.modules import Normalize
 from gte_np.token_batch import TokenBatch
@@ -188,7 +188,7 @@ class Explanation:
             "deletions": deletions,
             "layers": layers if self._is_pair and None not in layers.values() else None,
             "attentions": attention_entries(self._attention_of_layers(), self.model.bert.config.num_hidden_layers),
-            "walk": walk(self.model, self.batch.take([0]), self.texts[0], self._first_states),
+            "walk": walk(self.model, self.batch.take([0]), self.texts[0], self._first_results),
             "notes": self.notes,
         }
 
@@ -223,9 +223,8 @@ class Explanation:
         return layer_states(self.model.bert, self.batch)
 
     @property
-    def _first_states(self) -> list[FloatArray]:
-        """The hidden states of the first text in every layer: L + 1 arrays (T, D)."""
-        return [hidden[self.batch.slice(0)] for hidden in self._states]
+    def _first_results(self) -> Results:
+        return Results([hidden[self.batch.slice(0)] for hidden in self._states], self.vectors[:1])
 
     def _attention_of_layers(self) -> Iterator[list[FloatArray]]:
         """For each layer, the attention of each text: (H, T, T)."""
