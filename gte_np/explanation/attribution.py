@@ -47,6 +47,7 @@ from gte_np.explanation.tokens import TextTokens
 from gte_np.token_batch import TokenBatch
 
 NODES = 8  # of the Gauss-Legendre rule, at which the derivative is computed
+_NODES_OF_A_LAYER = 4  # through one layer the vector moves so evenly that it leaves 0.0003 out
 MOST_PRODUCTS = 3e11  # multiply-adds of linear layers, of which NumPy does some 1e11 a second
 _PLACES = {("cls",): 0, ("lasttoken",): -1}  # by pooling modes: the token that is read
 _ROWS_AT_ONCE = 4096  # of tokens in all directions that are computed at once
@@ -133,7 +134,8 @@ def _reference(states: FloatArray, ordinary: Places) -> FloatArray:
 
 def _parts(states: FloatArray, reference: FloatArray, rest: _Rest) -> Doubles:
     """u_i for each token: (T, D), (T, D) -> (T, D')."""
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)  # from -1 to 1
+    count = NODES if len(rest.layers) > 1 else _NODES_OF_A_LAYER
+    nodes, weights = np.polynomial.legendre.leggauss(count)  # from -1 to 1
     step = states - reference
     parts = [
         weight / 2 * vector_derivative(reference + np.float32((node + 1) / 2) * step, step, rest)

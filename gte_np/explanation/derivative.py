@@ -119,15 +119,15 @@ def _context_step_derivative(
     attention: _Attention, step: Floats, places: Places, layer: Layer, rows: Places
 ) -> Floats:
     """Of what the rows gather, if one token moves in each direction: (n, D) -> (n, H, R, K)."""
+    moved, row = _own_rows(places, rows)
     dquery, dkey, dvalue = (
-        linear_derivative(step, layer.weights, f"attention.self.{name}").reshape(len(step), layer.heads, -1)
-        for name in ("query", "key", "value")
-    )  # (n, H, K)
+        linear_derivative(change, layer.weights, f"attention.self.{name}").reshape(len(change), layer.heads, -1)
+        for name, change in (("query", step[moved]), ("key", step), ("value", step))
+    )  # (n, H, K), and as many queries as there are rows that move
     query, key, value, probabilities = attention
     dscores = np.zeros((len(step), *probabilities.shape), step.dtype)  # (n, H, R, T)
     dscores[np.arange(len(step)), :, :, places] = np.einsum("hrk,nhk->nhr", query, dkey)  # every row looks at it
-    moved, row = _own_rows(places, rows)
-    dscores[moved, :, row] += np.einsum("nhk,htk->nht", dquery[moved], key)  # and its own looks at every token
+    dscores[moved, :, row] += np.einsum("nhk,htk->nht", dquery, key)  # and its own looks at every token
     passed_on = probabilities.transpose(2, 0, 1)[places][..., None] * dvalue[:, :, None]  # (n, H, R, K)
     return softmax_derivative(probabilities, dscores / _root(query)) @ value + passed_on
 
