@@ -37,8 +37,7 @@ from gte_np.similarity import (
 )
 from gte_np.token_batch import TokenBatch
 from gte_np.tokenization.tokenizer import Tokenizer
-
-__version__ = "0.1.0"
+from gte_np.version import __version__ as __version__
 
 __all__ = [
     "KNOWN_MODELS",

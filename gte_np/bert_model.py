@@ -221,14 +221,13 @@ class BertModel(Loaded):
         check_flag("output_attentions", output_attentions, optional=True)
         batch, kept = _pack(input_ids, attention_mask, token_type_ids)  # (B, T) -> N tokens
         output = self.encode_batch(batch, keep_layers=bool(output_hidden_states or output_attentions))
+        states = output.hidden_states or []
         last = _unpack(output.last_hidden_state, kept)
         return BertOutput(
             last_hidden_state=last,
             pooler_output=None if self._pooler is None else pool_first_token(last, self._pooler),
-            hidden_states=_unpack_layers(output, kept) if output_hidden_states else None,
-            attentions=_unpack_attentions(output, kept, self.config.num_attention_heads)
-            if output_attentions
-            else None,
+            hidden_states=tuple(_unpack(hidden, kept) for hidden in states) if output_hidden_states else None,
+            attentions=self._padded_attentions(states, batch, kept) if output_attentions else None,
         )
 
     def encode_batch(
@@ -253,6 +252,27 @@ class BertModel(Loaded):
             output = self._encoder(inputs, keep_layers=keep_layers)
         check_finite(output.last_hidden_state)
         return output
+
+    def attention(self, layer: int, hidden: FloatArray, batch: TokenBatch) -> list[FloatArray]:
+        """The attention probabilities of a layer, from 0 on: for each text of the batch one array (H, T, T).
+
+        `hidden` are the hidden states before that layer, (N, D), which `encode_batch` gives with `keep_layers`.
+
+        Raises TypeError for anything but an int, a TokenBatch and a float32 array, and InputError for a layer that is
+        not there, and for hidden states of another shape.
+        """
+        check_integer("layer", layer, 0, self.config.num_hidden_layers - 1)
+        EncoderInput(batch, self.config)
+        _check_states(hidden, (len(batch.input_ids), self.config.hidden_size))
+        with np.errstate(all="ignore"):  # the states that came out were finite
+            return self._encoder.attention(layer, hidden, batch)
+
+    def _padded_attentions(
+        self, states: list[FloatArray], batch: TokenBatch, kept: NDArray[np.bool_]
+    ) -> tuple[FloatArray, ...]:
+        heads = self.config.num_attention_heads
+        layers = (self.attention(layer, hidden, batch) for layer, hidden in enumerate(states[:-1]))
+        return tuple(_unpack_attention(texts, kept, heads) for texts in layers)
 
 
 def check_options(backend: str, dtype: str | None, threads: int | None) -> None:
@@ -315,12 +335,12 @@ def _unpack(hidden: FloatArray, kept: NDArray[np.bool_]) -> FloatArray:
     return padded
 
 
-def _unpack_layers(output: EncoderOutput, kept: NDArray[np.bool_]) -> tuple[FloatArray, ...]:
-    return tuple(_unpack(hidden, kept) for hidden in output.hidden_states or ())
-
-
-def _unpack_attentions(output: EncoderOutput, kept: NDArray[np.bool_], heads: int) -> tuple[FloatArray, ...]:
-    return tuple(_unpack_attention(texts, kept, heads) for texts in output.attentions or ())
+def _check_states(hidden: FloatArray, shape: tuple[int, int]) -> None:
+    if not isinstance(hidden, np.ndarray) or hidden.dtype != np.float32:
+        got = hidden.dtype if isinstance(hidden, np.ndarray) else type(hidden).__name__
+        raise TypeError(f"expected hidden states as a float32 array, got {got}.")
+    if hidden.shape != shape:
+        raise InputError(f"expected hidden states of the tokens of this batch, {shape}, got {hidden.shape}.")
 
 
 def _unpack_attention(texts: list[FloatArray], kept: NDArray[np.bool_], heads: int) -> FloatArray:

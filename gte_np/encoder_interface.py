@@ -70,13 +70,11 @@ class EncoderOutput(NamedTuple):
     """What an encoder computed for a batch.
 
     `last_hidden_state` is (N, D), or (R, D) if only some rows were wanted. With `keep_layers`, `hidden_states`
-    holds L + 1 arrays (N, D), the embeddings first, and `attentions` holds, for each of L layers, one array (H, T, T)
-    for each text.
+    holds L + 1 arrays (N, D), the embeddings first.
     """
 
     last_hidden_state: FloatArray
     hidden_states: list[FloatArray] | None = None
-    attentions: list[list[FloatArray]] | None = None
 
 
 class Encoder(Protocol):
@@ -84,3 +82,9 @@ class Encoder(Protocol):
 
     def __call__(self, inputs: EncoderInput, *, keep_layers: bool = False) -> EncoderOutput:
         """Run the encoder. With `keep_layers`, all rows are computed, whatever rows are wanted."""
+
+    def attention(self, layer: int, hidden: FloatArray, batch: TokenBatch) -> list[FloatArray]:
+        """The attention probabilities of a layer, from the hidden states before it, (N, D): (H, T, T) for each text.
+
+        They are large, (H, T, T) beside (T, D), so they are computed again where somebody looks at them.
+        """

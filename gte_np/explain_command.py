@@ -42,7 +42,8 @@ def _print_pairs(explanation: Explanation) -> None:
     print_line(f"cosine {explanation.cosine:.6f}")
     pairs = explanation.strongest_pairs()
     if pairs:
-        kind = "exact" if explanation.is_exact else "approximate"
+        attribution = explanation.attribution
+        kind = "exact" if attribution is None else f"approximate, from layer {attribution.layer + 1} on"
         print_line(f"contributions of pairs ({kind}, unexplained {explanation.unexplained:.6f}), the largest first")
     width = max((len(pair.first) for pair in pairs), default=0)
     for pair in pairs:

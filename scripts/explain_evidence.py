@@ -11,15 +11,18 @@ import ast
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_np import EmbeddingModel
 from gte_np.explanation import Explanation
+from gte_np.explanation.attribution import attribute, plan_of
+from gte_np.explanation.layers import layer_states
 from scripts.fetch_minilm import FOLDER
 
 # Two texts, and the word of each whose deletion brings them together most. A cat is near a dog for the model: there,
@@ -44,7 +47,7 @@ def _of(path: Path) -> Iterator[str]:
             yield from (part for part in re.split(r"(?<=\.) ", text) if 20 <= len(part) <= 120)
 
 
-def main(pairs: int = 1000, cls_pairs: int = 10) -> None:
+def main(pairs: int = 1000, cls_pairs: int = 30) -> None:
     model = EmbeddingModel(FOLDER)
     texts = sentences(2 * pairs)
     errors = [_error(model.explain(*texts[2 * n : 2 * n + 2])) for n in range(pairs)]
@@ -52,13 +55,12 @@ def main(pairs: int = 1000, cls_pairs: int = 10) -> None:
     for first, second, _ in KNOWN_PAIRS:
         _print_pair(model.explain(first, second))
     cls = EmbeddingModel(FOLDER, pooling="cls")
-    rows = [_cls_row(cls.explain(*texts[2 * n : 2 * n + 2])) for n in range(cls_pairs)]
-    correlations, unexplained = (np.array(column) for column in zip(*rows, strict=True))
-    print(
-        f"[CLS] pooling: {cls_pairs} pairs, Spearman correlation of approximation and deletion: median "
-        f"{np.median(correlations):.3f}, least {correlations.min():.3f}, largest {correlations.max():.3f}; "
-        f"unexplained: median {np.median(unexplained):.3f}, from {unexplained.min():.3f} to {unexplained.max():.3f}"
-    )
+    cls_texts = [texts[2 * n : 2 * n + 2] for n in range(cls_pairs)]
+    for layer in range(cls.bert.config.num_hidden_layers):
+        rows = [rank_correlations(_from_layer(cls, pair, layer)) for pair in cls_texts]
+        print(f"[CLS] pooling, from layer {layer + 1} on: {cls_pairs} pairs, Spearman correlations with deletion")
+        for name, values in zip(RankCorrelations._fields, np.array(rows).T, strict=True):
+            print(f"  {name}: median {np.median(values):.3f}, from {values.min():.3f} to {values.max():.3f}")
 
 
 def _error(found: Explanation) -> float:
@@ -72,16 +74,41 @@ def _print_pair(found: Explanation) -> None:
         print("    without: " + ", ".join(f"{tokens[place]} {effects[place]:+.3f}" for place in order))
 
 
-def _cls_row(found: Explanation) -> tuple[float, float]:
-    """The mean rank correlation of both texts, of what a token contributes and what is lost without it."""
-    if found.contributions is None or found.deletions is None:
+class RankCorrelations(NamedTuple):
+    """How what tokens contribute ranks them, against what is lost without each: the mean of both texts.
+
+    `totals` are of contributions with the whole other text, `cells` of the sums of rows and columns.
+    """
+
+    totals: float
+    cells: float
+
+
+def rank_correlations(found: Explanation) -> RankCorrelations:
+    """The correlations of a pair. Raises ValueError for one that is too long for either method."""
+    if found.contributions is None or found.token_contributions is None or found.deletions is None:
         raise ValueError("expected a pair that is short enough for both methods.")
     sums = found.contributions.sum(axis=1), found.contributions.sum(axis=0)
+    return RankCorrelations(_with_deletion(found, found.token_contributions), _with_deletion(found, sums))
+
+
+def _with_deletion(found: Explanation, totals: tuple[NDArray[np.float64], ...]) -> float:
     values = [
         spearman(total[text.ordinary], -effects[text.ordinary])
-        for text, total, effects in zip(found.texts, sums, found.deletions, strict=True)
+        for text, total, effects in zip(found.texts, totals, found.deletions or (), strict=True)
     ]
-    return float(np.mean(values)), found.unexplained or 0.0
+    return float(np.mean(values))
+
+
+def _from_layer(model: EmbeddingModel, texts: Sequence[str], layer: int) -> Explanation:
+    """An explanation whose contributions begin at a layer, whatever layer it would choose."""
+    found = model.explain(*texts)
+    plan = plan_of(model, found.batch)
+    if plan is None:
+        raise ValueError("expected a model that reads one token.")
+    states = layer_states(model.bert, found.batch)
+    vars(found)["attribution"] = attribute(model, found.texts, plan._replace(layer=layer), states)
+    return found
 
 
 def spearman(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from copy import copy
+from importlib.metadata import PackageNotFoundError
 from math import erf as exact_erf
 from pathlib import Path
 from typing import Any
@@ -9,14 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gte_np import EmbeddingModel, InputError, cos_sim
+from gte_np import BertModel, EmbeddingModel, InputError, TokenBatch, __version__, cos_sim
 from gte_np.cli import main
-from gte_np.explanation import Explanation, derivative
+from gte_np.explanation import Explanation, attribution, deletion, derivative
+from gte_np.explanation.attribution import plan_of
+from gte_np.explanation.contributions import cosines_with
 from gte_np.explanation.document import pool_blocks
+from gte_np.explanation.layers import layer_states
 from gte_np.explanation.page import page
 from gte_np.reference.attention import softmax
+from gte_np.reference.encoder import encoder_layer
 from gte_np.reference.layer_norm import layer_norm
-from scripts.explain_evidence import KNOWN_PAIRS, sentences
+from scripts.explain_evidence import KNOWN_PAIRS, rank_correlations, sentences
 from tests.checkpoints import dense_model, small_model
 
 random = np.random.default_rng(0)
@@ -77,15 +84,27 @@ def test_derivative_of_gelu() -> None:
 
 def test_derivative_of_a_layer() -> None:
     """The polynomial in GELU wiggles by 3e-7 around erf, and its own slope by some 1e-5."""
-    weights = layer_weights(8, 12)
+    layer = derivative.Layer(layer_weights(8, 12), heads=2, eps=1e-12)
     x, dx = random.standard_normal((5, 8)), random.standard_normal((4, 5, 8))
+    every = np.arange(5)
+    expected = difference(lambda x: derivative.layer_derivative(x, dx, layer, every)[0], x, dx)
+    assert derivative.layer_derivative(x, dx, layer, every)[1] == pytest.approx(expected, abs=1e-4)
 
-    def layer(x: Any) -> Any:
-        return derivative.layer_derivative(x, dx, weights, 2, 1e-12)[0]
 
-    assert derivative.layer_derivative(x, dx, weights, 2, 1e-12)[1] == pytest.approx(
-        difference(layer, x, dx), abs=1e-4
-    )
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4], [0], [4], [3, 1]])
+def test_derivative_of_some_rows_and_of_one_token_that_moves(rows: list[int]) -> None:
+    layer = derivative.Layer(layer_weights(8, 12), heads=2, eps=1e-12)
+    x, places, wanted = random.standard_normal((5, 8)), np.array([0, 1, 3, 4]), np.array(rows)
+    step = random.standard_normal((4, 8))
+    dx = np.zeros((4, 5, 8))
+    dx[np.arange(4), places] = step
+    values, changes = derivative.layer_derivative(x, dx, layer, np.arange(5))
+    for found in (
+        derivative.layer_derivative(x, dx, layer, wanted),
+        derivative.step_derivative(x, step, places, layer, wanted),
+    ):
+        assert found[0] == pytest.approx(values[rows], abs=1e-9)
+        assert found[1] == pytest.approx(changes[:, rows], abs=1e-9)
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------
@@ -137,12 +156,38 @@ def test_attentions_are_of_each_text(pair: Explanation) -> None:
         assert attention.sum(axis=-1) == pytest.approx(1, abs=1e-5)
 
 
+def test_attention_is_computed_for_the_page_alone(published: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each layer, and not of the int8 twin."""
+    calls = list[tuple[str, int]]()
+    attention = BertModel.attention
+
+    def counted(self: BertModel, layer: int, *rest: Any) -> Any:
+        calls.append((self.dtype, layer))
+        return attention(self, layer, *rest)
+
+    monkeypatch.setattr(BertModel, "attention", counted)
+    found = published.explain("a happy person", "that is very")
+    assert found.layers["int8"] is not None
+    assert found.contributions is not None
+    assert not calls
+    found.document()
+    assert calls == [("float32", layer) for layer in range(6)]
+
+
 def test_blocks_are_pooled_by_their_largest() -> None:
     values = np.arange(25, dtype=np.float32).reshape(1, 5, 5)
     assert pool_blocks(values, 2).tolist() == [[[6, 9], [21, 24]]]
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------
+
+
+def test_the_version_needs_no_metadata(published: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert published.explain("hello").document()["version"] == __version__
 
 
 def test_one_text(published: EmbeddingModel, tmp_path: Path) -> None:
@@ -190,12 +235,84 @@ def test_cls(first_token: EmbeddingModel) -> None:
     assert found.document()["contributions"]["method"] == "approximate"
 
 
+def test_tokens_of_a_cls_model_contribute_with_the_whole_other_text(first_token: EmbeddingModel) -> None:
+    """They add up to what the cosine has more than that with a text of which all tokens are the same."""
+    found = first_token.explain("a happy person", "that is very")
+    assert found.attribution is not None
+    assert found.token_contributions is not None
+    assert found.attribution.layer == 0
+    states = layer_states(first_token.bert, found.batch)[0].copy()
+    ordinary = [1, 2, 3, 6, 7, 8]
+    states[ordinary] = states[ordinary].mean(axis=0)
+    for layer in range(2):
+        weights = first_token.bert.weights.layer(layer)
+        states, _ = encoder_layer(states, found.batch, weights, first_token.bert.config)
+    references = states[[0, 5]]
+    for total, reference, other in zip(found.token_contributions, references, found.vectors[::-1], strict=True):
+        assert total.sum() == pytest.approx(found.cosine - cosines_with(reference, other[None])[0], abs=1e-4)
+        assert total[[0, -1]] == pytest.approx(0, abs=1e-7)
+    cells = found.contributions
+    assert cells is not None
+    assert np.abs(cells.sum(axis=1) - found.token_contributions[0]).max() > 1e-3  # what all texts share
+
+
+def test_contributions_rank_tokens_as_deletions_do(published: EmbeddingModel) -> None:
+    """On MiniLM with the pooling of [CLS]: 0.6 for most pairs. Sums of cells have 0.2, or less."""
+    model = EmbeddingModel(published.name_or_path, pooling="cls")
+    texts = sentences(12)
+    rows = [rank_correlations(model.explain(*texts[n : n + 2])) for n in range(0, 12, 2)]
+    assert np.mean([row.totals for row in rows]) > 0.5
+
+
+def test_exact_contributions_of_tokens_are_sums_of_cells(pair: Explanation) -> None:
+    assert pair.contributions is not None
+    assert pair.token_contributions is not None
+    first, second = pair.token_contributions
+    assert first == pytest.approx(pair.contributions.sum(axis=1))
+    assert second == pytest.approx(pair.contributions.sum(axis=0))
+    assert pair.document()["contributions"]["totals"] == [first.tolist(), second.tolist()]
+
+
+def test_the_attributed_layers(published: EmbeddingModel) -> None:
+    """From one third of the layers on, and the longer the texts, the fewer of them; at least the last one."""
+    model = EmbeddingModel(published.name_or_path, pooling="cls")
+    layers = [plan.layer for n in (5, 60, 256) if (plan := plan_of(model, TokenBatch.from_ids([[1] * n] * 2)))]
+    assert (layers[0], layers[-1]) == (2, 5)
+    assert layers == sorted(layers)
+    found = model.explain("a happy person", "that is very")
+    assert "of layers 3 to 6," in found.document()["contributions"]["name"]
+
+
+def test_the_longest_texts_of_a_cls_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where deletions would take long, a note says so, and contributions are of the last layer."""
+    model = EmbeddingModel(small_model(tmp_path, pooling="cls"))
+    monkeypatch.setattr(deletion, "MOST_PRODUCTS", 1)
+    monkeypatch.setattr(attribution, "MOST_PRODUCTS", 1)
+    found = model.explain("happy person " * 100, "that is very " * 100)
+    assert [len(tokens) for tokens in found.tokens] == [64, 64]
+    assert found.attribution is not None
+    assert found.attribution.layer == 1
+    assert found.deletions is None
+    assert [note.split()[0] for note in found.notes] == ["Text", "Text", "The"]
+    assert "of layers 2 to 2," in found.document()["contributions"]["name"]
+
+
 def test_other_poolings_and_modules_have_no_contributions(tmp_path: Path) -> None:
-    for folder in (small_model(tmp_path / "max", pooling="max"), dense_model(tmp_path / "dense")):
+    folders = small_model(tmp_path / "max", pooling="max"), dense_model(tmp_path / "dense")
+    for folder, why in zip(folders, ("behind max pooling", "a dense layer"), strict=True):
         found = EmbeddingModel(folder).explain("a happy person", "that")
         assert found.contributions is None
         assert found.deletions is not None
-        assert "Contributions" in found.notes[0]
+        assert found.notes[0].startswith(f"Contributions of pairs are not shown: {why}")
+
+
+def test_a_model_without_files_has_no_contributions_of_cls(first_token: EmbeddingModel) -> None:
+    model = copy(first_token)
+    vars(model)["bert"] = copy(first_token.bert)
+    vars(model.bert)["_files"] = None
+    found = model.explain("a happy person", "that")
+    assert found.contributions is None
+    assert "was not loaded from files" in found.notes[0]
 
 
 # --- the command ------------------------------------------------------------------------------------------------

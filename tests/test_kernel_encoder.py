@@ -19,9 +19,10 @@ from gte_np.formats import FORMATS, FormattedMatrix, WeightFormat, choose_format
 from gte_np.formats.float_formats import FLOAT32
 from gte_np.formats.stored_tensor import FLOAT_DTYPES, NUMPY_DTYPES, StoredTensor
 from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
-from gte_np.kernels.runtime.packed_weights import PackedNorm, PackedWeights
+from gte_np.kernels.runtime.packed_weights import LINEARS, PackedNorm, PackedWeights
 from gte_np.kernels.targets import Target
 from gte_np.reference import ReferenceEncoder
+from gte_np.reference.attention import self_attention
 from tests.checkpoints import random_tensors, save_safetensors, to_stored, write_config, write_weights
 from tests.compiled import same_bits
 from tests.samples import TOLERANCES
@@ -217,11 +218,12 @@ def test_unpacked_weights_are_the_published_ones(
     config, weights = loaded(write_shape(tmp_path, shape, stored))
     packed = packed_for(config, weights, weight_format, target_of_width)
     for layer, tensors in enumerate(weights.layers):
-        unpacked = packed.unpacked(layer)
-        assert unpacked.keys() == tensors.keys()
-        for name, tensor in tensors.items():
-            expected = weight_format.of(tensor) if len(tensor.shape) == 2 else tensor.to_float32()
-            assert_same_tensor(unpacked[name], expected)
+        unpacked = {key: value for name in LINEARS for key, value in packed.unpacked(layer, name).items()}
+        assert unpacked.keys() == {name for name in tensors if "LayerNorm" not in name}
+        for name, tensor in unpacked.items():
+            published = tensors[name]
+            expected = weight_format.of(published) if len(published.shape) == 2 else published.to_float32()
+            assert_same_tensor(tensor, expected)
 
 
 # --- against the reference ----------------------------------------------------------------------------------------
@@ -259,6 +261,7 @@ class Encoders:
             BertModel(config, weights, backend="numba", dtype=dtype, threads=threads) for threads in (1, 2)
         ]
         assert isinstance(self.reference._encoder, ReferenceEncoder)
+        self.layers = self.reference._encoder.layers
         assert all(isinstance(model._encoder, KernelEncoder) for model in self.kernels)
 
 
@@ -287,8 +290,19 @@ def test_states_of_every_layer_are_those_of_the_reference(encoders: Encoders, le
             assert np.abs(layer - theirs).max() <= TOLERANCES[encoders.dtype]
         assert same_bits(np.stack(output.hidden_states or []), np.stack(outputs[0].hidden_states or []))
         assert same_bits((output.hidden_states or [])[-1], output.last_hidden_state)
-        for ours, of_reference in zip(output.attentions or [], expected.attentions or [], strict=True):
-            for probabilities, their_probabilities in zip(ours, of_reference, strict=True):
+
+
+def test_attention_is_that_of_the_reference(encoders: Encoders) -> None:
+    """What each layer's attention was when its hidden states were computed, from the states before it."""
+    batch = batch_of([512, 3, 1])
+    states = encoders.reference.encode_batch(batch, keep_layers=True).hidden_states or []
+    prepared = encoders.layers
+    for number, (hidden, weights) in enumerate(zip(states, prepared, strict=False)):
+        _, expected = self_attention(hidden, batch, weights, encoders.reference.config.num_attention_heads)
+        for model in (encoders.reference, *encoders.kernels):
+            found = model.attention(number, hidden, batch)
+            for probabilities, their_probabilities in zip(found, expected, strict=True):
+                assert probabilities.shape == their_probabilities.shape
                 assert np.abs(probabilities - their_probabilities).max() <= TOLERANCES[encoders.dtype]
 
 

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "gte_np"
 # From the bottom to the top: a part imports from those below it, and from none beside it.
 LEVELS = (
-    ("errors",),
+    ("errors", "version"),
     ("arguments",),
     ("files", "forks", "formats", "optional", "token_batch", "known_models", "progress", "pages", "compatibility"),
     ("checkpoint", "batching"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,24 +21,43 @@ def packed_array(values: NDArray[Any], dtype: str, scale: float = 1.0) -> dict[s
     return {"shape": list(values.shape), "dtype": dtype, "scale": scale, "base64": data}
 
 
-def attention_entries(attentions: Sequence[FloatArray]) -> list[dict[str, Any]]:
-    """The attention of each text, (L, H, T, T), in blocks of tokens if a page would be too large with all."""
-    return [_attention_entry(values, ATTENTION_BYTES // len(attentions)) for values in attentions]
+def attention_entries(layers: Iterable[Sequence[FloatArray]], count: int) -> list[dict[str, Any]]:
+    """The attention of each text, in blocks of tokens if a page would be too large with all.
+
+    `layers` gives, for each of `count` layers, one (H, T, T) for each text. It may make them as it goes: of long
+    texts all of them together take a gigabyte.
+    """
+    pooled = [[_Pooled.of(values, ATTENTION_BYTES // len(texts) // count) for values in texts] for texts in layers]
+    return [_attention_entry(text) for text in zip(*pooled, strict=True)]
 
 
-def _attention_entry(values: FloatArray, most_bytes: int) -> dict[str, Any]:
-    layers, heads, tokens, _ = values.shape
-    side = min(tokens, max(1, int((most_bytes / (layers * heads)) ** 0.5)))
+class _Pooled(NamedTuple):
+    """A layer's attention of a text of so many tokens, in blocks: (H, side, side)."""
+
+    tokens: int
+    blocks: FloatArray
+
+    @classmethod
+    def of(cls, values: FloatArray, most_bytes: int) -> _Pooled:
+        """The attention (H, T, T) in as many blocks as fit, of a byte each."""
+        heads, tokens, _ = values.shape
+        side = min(tokens, max(1, int((most_bytes / heads) ** 0.5)))
+        return cls(tokens, pool_blocks(values, side))
+
+
+def _attention_entry(text: Sequence[_Pooled]) -> dict[str, Any]:
+    pooled = np.stack([layer.blocks for layer in text])
+    layers, heads, side, _ = pooled.shape
     return {
         "layers": layers,
         "heads": heads,
-        "tokens": tokens,
+        "tokens": text[0].tokens,
         "pooled": side,
-        "values": packed_array(pool_blocks(values, side), "u1", 1 / 255),
+        "values": packed_array(pooled, "u1", 1 / 255),
     }
 
 
 def pool_blocks(values: FloatArray, side: int) -> FloatArray:
     """The largest value of each block: (..., T, T) -> (..., side, side). Block i begins at token i T // side."""
     starts = np.arange(side) * values.shape[-1] // side
-    return np.maximum.reduceat(np.maximum.reduceat(values, starts, axis=-1), starts, axis=-2)
+    return np.maximum.reduceat(np.maximum.reduceat(values, starts, axis=-2), starts, axis=-1)

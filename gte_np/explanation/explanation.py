@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gte_np.encoder_interface import EncoderOutput, FloatArray
+from gte_np.encoder_interface import FloatArray
 from gte_np.errors import InputError
 from gte_np.explanation.attribution import Attribution, attribute, plan_of
 from gte_np.explanation.contributions import Doubles, cosines_with, is_sum, pair_contributions, shares
 from gte_np.explanation.deletion import deletion_effects
 from gte_np.explanation.document import attention_entries, packed_array
-from gte_np.explanation.layers import in_dtype, layer_cosines, layer_states
+from gte_np.explanation.layers import in_dtype, layer_cosines, layer_states, vectors_of
 from gte_np.explanation.model import ExplainedModel
 from gte_np.explanation.page import page
 from gte_np.explanation.tokens import TextTokens, read_tokens
-from gte_np.explanation.walk import walk
+from gte_np.explanation.walk import Results, walk
 from gte_np.files import whole_file
 from gte_np.modules import Normalize
 from gte_np.token_batch import TokenBatch
+from gte_np.version import __version__
 
 _METHODS = {
     "exact": "What each pair of tokens contributes to the cosine; the cells add up to it.",
-    "approximate": "An approximation of what each pair of tokens contributes, by integrated derivatives.",
+    "approximate": "An approximation of what each pair of tokens contributes, by integrated derivatives of layers "
+    "{first} to {last}, from the hidden states before them.",
 }
 
 
@@ -59,7 +61,7 @@ class Explanation:
     @cached_property
     def vectors(self) -> FloatArray:
         """The vectors of the texts, as `encode` gives them: (B, D')."""
-        return self.model.encode_tokens(self.batch)
+        return vectors_of(self.model, self._states[-1], self.batch)
 
     @cached_property
     def cosine(self) -> float | None:
@@ -76,12 +78,13 @@ class Explanation:
         """What each pair of tokens contributes to the cosine: (n, m) float64.
 
         Exact for mean pooling. For [CLS] it is an approximation, see `gte_np.explanation.attribution`. None for one
-        text, for other poolings, and where it would take too long; `notes` says which.
+        text, for other poolings and modules, and for a model that was not loaded from files; `notes` says which.
         """
         if not self._is_pair:
             return None
         if self.is_exact:
-            first, second = (shares(x, self.model.pooling_modes, self.model.truncate_dim) for x in self._last)
+            last = (self._states[-1][self.batch.slice(number)] for number in range(2))
+            first, second = (shares(x, self.model.pooling_modes, self.model.truncate_dim) for x in last)
             return pair_contributions(first, second)
         return None if self.attribution is None else self.attribution.values
 
@@ -96,7 +99,19 @@ class Explanation:
     def attribution(self) -> Attribution | None:
         """The approximation of contributions for models that read one token, or None where it is not made."""
         plan = plan_of(self.model, self.batch) if self._is_pair and self._only_normalizes else None
-        return None if plan is None else attribute(self.model, self.batch, plan)
+        return None if plan is None else attribute(self.model, self.texts, plan, self._states)
+
+    @property
+    def token_contributions(self) -> tuple[Doubles, ...] | None:
+        """What each token contributes to the cosine, with the other text as a whole: (n,) and (m,) float64.
+
+        Of exact contributions they are the sums of rows and columns. Approximations lack the part that a token has
+        with what the other text shares with all texts, which is here. None where `contributions` is.
+        """
+        if self.contributions is None:
+            return None
+        cells = self.contributions
+        return (cells.sum(axis=1), cells.sum(axis=0)) if self.attribution is None else self.attribution.totals
 
     @cached_property
     def deletions(self) -> tuple[Doubles, ...] | None:
@@ -117,8 +132,7 @@ class Explanation:
     @cached_property
     def attentions(self) -> tuple[FloatArray, ...]:
         """The attention of each head and layer, by text: (L, H, T, T). It is computed by `gte_np.reference`."""
-        layers = self._kept.attentions or []
-        return tuple(np.stack([texts[number] for texts in layers]) for number in range(len(self.texts)))
+        return tuple(np.stack(layers) for layers in zip(*self._attention_of_layers(), strict=True))
 
     @property
     def notes(self) -> list[str]:
@@ -128,13 +142,25 @@ class Explanation:
             for number, text in enumerate(self.texts, 1)
             if text.cut_tokens
         ]
-        missing = self._is_pair and self.contributions is None
         slow = self._is_pair and self.deletions is None
         return [
             *cut,
-            *["Contributions of pairs are not shown: for this pooling or these lengths there are none."] * missing,
+            *self._missing_contributions(),
             *["The deletion of each token was left out, since it would take long for texts of this length."] * slow,
         ]
+
+    def _missing_contributions(self) -> list[str]:
+        if not self._is_pair or self.contributions is not None:
+            return []
+        known = self._only_normalizes and plan_of(self.model, self.batch) is not None
+        why = (
+            "they need the files of the weights, and the model was not loaded from files"
+            if known
+            else f"behind {'+'.join(self.model.pooling_modes)} pooling there is no sum over tokens, nor one token"
+            if self._only_normalizes
+            else "a dense layer behind the pooling mixes what the tokens give"
+        )
+        return [f"Contributions of pairs are not shown: {why}."]
 
     def strongest_pairs(self, count: int = 10) -> list[TokenPair]:
         """The pairs of tokens that contribute most, in size, the largest first."""
@@ -149,29 +175,34 @@ class Explanation:
 
     def document(self) -> dict[str, Any]:
         """All of it as JSON has it, for the page."""
-        values = None if self.contributions is None else packed_array(self.contributions, "f4")
-        method = "exact" if self.is_exact else "approximate"
-        contributions = {
-            "method": method,
-            "name": _METHODS[method],
-            "values": values,
-            "unexplained": self.unexplained,
-        }
         layers = {dtype: None if cosines is None else cosines.tolist() for dtype, cosines in self.layers.items()}
         deletions = self.deletions and [[None if x != x else x for x in row.tolist()] for row in self.deletions]
         return {
-            "version": version("gte_np"),
+            "version": __version__,
             "model": Path(self.model.name_or_path).name,  # the page may go to others
             "pooling": "+".join(self.model.pooling_modes),
             "dtype": self.model.bert.dtype,
             "cosine": self.cosine,
             "texts": [text.entry() for text in self.texts],
-            "contributions": None if values is None else contributions,
+            "contributions": self._contributions_entry(),
             "deletions": deletions,
             "layers": layers if self._is_pair and None not in layers.values() else None,
-            "attentions": attention_entries(self.attentions),
-            "walk": walk(self.model, self.batch.take([0]), self.texts[0], self._first_states),
+            "attentions": attention_entries(self._attention_of_layers(), self.model.bert.config.num_hidden_layers),
+            "walk": walk(self.model, self.batch.take([0]), self.texts[0], self._first_results),
             "notes": self.notes,
+        }
+
+    def _contributions_entry(self) -> dict[str, Any] | None:
+        if self.contributions is None:
+            return None
+        first, last = self.attribution.layer + 1 if self.attribution else 1, self.model.bert.config.num_hidden_layers
+        method = "exact" if self.is_exact else "approximate"
+        return {
+            "method": method,
+            "name": _METHODS[method].format(first=first, last=last),
+            "values": packed_array(self.contributions, "f4"),
+            "totals": [total.tolist() for total in self.token_contributions or ()],
+            "unexplained": self.unexplained,
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -187,21 +218,24 @@ class Explanation:
         return f'<iframe {frame} srcdoc="{escape(page(self.document()))}"></iframe>'
 
     @cached_property
-    def _kept(self) -> EncoderOutput:
-        """The hidden states and the attention of every layer."""
-        return self.model.bert.encode_batch(self.batch, keep_layers=True)
+    def _states(self) -> list[FloatArray]:
+        """The hidden states after the embeddings and each layer: L + 1 arrays (N, D)."""
+        return layer_states(self.model.bert, self.batch)
 
     @property
-    def _first_states(self) -> list[FloatArray]:
-        """The hidden states of the first text in every layer: L + 1 arrays (T, D)."""
-        return [hidden[self.batch.slice(0)] for hidden in self._kept.hidden_states or []]
+    def _first_results(self) -> Results:
+        return Results([hidden[self.batch.slice(0)] for hidden in self._states], self.vectors[:1])
+
+    def _attention_of_layers(self) -> Iterator[list[FloatArray]]:
+        """For each layer, the attention of each text: (H, T, T)."""
+        return (self.model.bert.attention(n, hidden, self.batch) for n, hidden in enumerate(self._states[:-1]))
 
     def _layers_in(self, dtype: str) -> Doubles | None:
         bert = in_dtype(self.model.bert, dtype)
         if bert is None:
             return None
-        kept = self._kept.hidden_states if bert is self.model.bert else None
-        return layer_cosines(self.model, self.batch, kept or layer_states(bert, self.batch))
+        states = self._states if bert is self.model.bert else layer_states(bert, self.batch)
+        return layer_cosines(self.model, self.batch, states)
 
     @property
     def _is_pair(self) -> bool:
@@ -210,12 +244,6 @@ class Explanation:
     @property
     def _only_normalizes(self) -> bool:
         return all(isinstance(module, Normalize) for module in self.model.modules)
-
-    @cached_property
-    def _last(self) -> list[FloatArray]:
-        """The last hidden states of each text: (T, D)."""
-        hidden = self.model.bert.encode_batch(self.batch).last_hidden_state
-        return [hidden[self.batch.slice(number)] for number in range(len(self.texts))]
 
 
 def explain(model: ExplainedModel, texts: list[str]) -> Explanation:

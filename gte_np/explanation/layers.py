@@ -21,7 +21,7 @@ _twins: WeakKeyDictionary[BertModel, dict[str, BertModel]] = WeakKeyDictionary()
 
 def layer_cosines(model: ExplainedModel, batch: TokenBatch, states: Sequence[FloatArray]) -> Doubles:
     """The cosines of two texts by the hidden states of each layer: L + 1 arrays (N, D) -> (L + 1,)."""
-    pooled = [_pooled(model, hidden, batch) for hidden in states]  # (2, D') each
+    pooled = [vectors_of(model, hidden, batch) for hidden in states]  # (2, D') each
     return np.array([cosines_with(vectors[0], vectors[1:])[0] for vectors in pooled])
 
 
@@ -30,7 +30,7 @@ def layer_states(bert: BertModel, batch: TokenBatch) -> list[FloatArray]:
     return bert.encode_batch(batch, keep_layers=True).hidden_states or []
 
 
-def _pooled(model: ExplainedModel, hidden: FloatArray, batch: TokenBatch) -> FloatArray:
+def vectors_of(model: ExplainedModel, hidden: FloatArray, batch: TokenBatch) -> FloatArray:
     """The vectors that the model would make of hidden states: (N, D) -> (B, D')."""
     head = Head(model.bert, model.pooling_modes, model.modules)
     return head.finish(pool(hidden, batch.offsets, model.pooling_modes), Finish(False, model.truncate_dim))

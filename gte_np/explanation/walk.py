@@ -35,22 +35,25 @@ class _Step(NamedTuple):
     note: str
 
 
-def walk(
-    model: ExplainedModel, batch: TokenBatch, text: TextTokens, states: list[FloatArray]
-) -> list[dict[str, Any]]:
-    """The steps of one text, each with what it gives for one token; empty if there is no weights file.
+class Results(NamedTuple):
+    """What the model has computed for one text: its states after the embeddings and each layer, and its embedding."""
 
-    `states` are its hidden states after the embeddings and each layer.
-    """
+    states: list[FloatArray]  # (T, D) each
+    embedding: FloatArray  # (1, D')
+
+
+def walk(model: ExplainedModel, batch: TokenBatch, text: TextTokens, results: Results) -> list[dict[str, Any]]:
+    """The steps of one text, each with what it gives for one token; empty if there is no weights file."""
     weights = weights_of(model.bert)
     if weights is None:
         return []
     place = text.ordinary[0] if text.ordinary else 0
-    steps = _steps(model, batch, weights, states)
+    steps = _steps(model, batch, weights, results)
     return [_entry(step, place, text) for step in steps]
 
 
-def _steps(model: ExplainedModel, batch: TokenBatch, weights: NamedWeights, states: list[FloatArray]) -> list[_Step]:
+def _steps(model: ExplainedModel, batch: TokenBatch, weights: NamedWeights, results: Results) -> list[_Step]:
+    states = results.states
     config, first, last = model.bert.config, states[0], states[-1]
     layer = weights.layer(0)
     attended, _ = self_attention(first, batch, layer, config.num_attention_heads)
@@ -66,7 +69,7 @@ def _steps(model: ExplainedModel, batch: TokenBatch, weights: NamedWeights, stat
         _Step("Layer 1", encoder_layer, "T, D", states[1], "The whole layer: the sum is normalised again."),
         _Step(f"Layer {count}", encoder_layer, "T, D", last, "The last of the layers, which are all alike."),
         _Step("Pooling", pool, "B, D", pooled, "One vector for the text."),
-        _Step("Embedding", type(model).encode_tokens, "B, D", model.encode_tokens(batch), "What encode gives."),
+        _Step("Embedding", type(model).encode_tokens, "B, D", results.embedding, "What encode gives."),
     ]
 
 

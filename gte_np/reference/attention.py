@@ -57,6 +57,14 @@ def self_attention(
     return linear(context, weights, "attention.output.dense"), probabilities  # (N, D) -> (N, D)
 
 
+def attention_probabilities(x: FloatArray, batch: TokenBatch, weights: Weights, heads: int) -> list[FloatArray]:
+    """The probabilities of `self_attention` alone, without what is gathered: (N, D) -> (H, T, T) for each text."""
+    query = linear(x, weights, "attention.self.query")  # (N, D) -> (N, D)
+    key = linear(x, weights, "attention.self.key")  # (N, D) -> (N, D)
+    texts = [batch.slice(text) for text in range(len(batch))]
+    return [match(split_heads(query[rows], heads), split_heads(key[rows], heads)) for rows in texts]
+
+
 def attend(query: FloatArray, key: FloatArray, value: FloatArray, heads: int) -> tuple[FloatArray, FloatArray]:
     """The formula above for one text, in each head: three (T, D) -> context (T, D) and probabilities (H, T, T).
 
@@ -68,11 +76,16 @@ def attend(query: FloatArray, key: FloatArray, value: FloatArray, heads: int) ->
     ([[15.0], [15.0]], [[[0.5, 0.5], [0.5, 0.5]]])
     """
     query, key, value = (split_heads(x, heads) for x in (query, key, value))  # (T, D) -> (H, T, K)
-    root = np.float32(np.sqrt(query.shape[-1]))
-    scores = query @ key.transpose(0, 2, 1) / root  # (H, T, K) @ (H, K, T) -> (H, T, T)
-    probabilities = softmax(scores)  # (H, T, T)
+    probabilities = match(query, key)  # (H, T, K), (H, T, K) -> (H, T, T)
     context = probabilities @ value  # (H, T, T) @ (H, T, K) -> (H, T, K)
     return join_heads(context), probabilities  # (H, T, K) -> (T, D)
+
+
+def match(query: FloatArray, key: FloatArray) -> FloatArray:
+    """How well each query matches each key, as probabilities: (H, T, K), (H, T, K) -> (H, T, T)."""
+    root = np.float32(np.sqrt(query.shape[-1]))
+    scores = query @ key.transpose(0, 2, 1) / root  # (H, T, K) @ (H, K, T) -> (H, T, T)
+    return softmax(scores)  # (H, T, T)
 
 
 def split_heads(x: FloatArray, heads: int) -> FloatArray:

@@ -6,7 +6,7 @@ from gte_np.architectures.config import BertConfig
 from gte_np.architectures.weights import BertWeights
 from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
 from gte_np.formats import WeightFormat
-from gte_np.reference.attention import self_attention
+from gte_np.reference.attention import attention_probabilities, self_attention
 from gte_np.reference.embeddings import embed
 from gte_np.reference.feed_forward import feed_forward
 from gte_np.reference.layer_norm import layer_norm
@@ -26,15 +26,18 @@ class ReferenceEncoder:
         """Run all layers on the batch; the contract is `gte_np.encoder_interface.Encoder`."""
         batch = inputs.batch
         x = embed(inputs, self.embeddings, self.config.layer_norm_eps)  # (N,) -> (N, D)
-        hidden_states, attentions = [x], []
+        hidden_states = [x]
         for layer_weights in self.layers:
-            x, probabilities = encoder_layer(x, batch, layer_weights, self.config)  # (N, D) -> (N, D)
+            x, _ = encoder_layer(x, batch, layer_weights, self.config)  # (N, D) -> (N, D)
             if keep_layers:
                 hidden_states.append(x)
-                attentions.append(probabilities)
         if not keep_layers:
             return EncoderOutput(x if inputs.rows is None else x[inputs.rows])  # (N, D) -> (R, D)
-        return EncoderOutput(x, hidden_states, attentions)
+        return EncoderOutput(x, hidden_states)
+
+    def attention(self, layer: int, hidden: FloatArray, batch: TokenBatch) -> list[FloatArray]:
+        """The attention probabilities of a layer; the contract is `gte_np.encoder_interface.Encoder`."""
+        return attention_probabilities(hidden, batch, self.layers[layer], self.config.num_attention_heads)
 
 
 def encoder_layer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import copy
 from typing import Any
 
@@ -22,8 +21,9 @@ from gte_np.kernels.runtime.threads import available_processors, pool, take_turn
 from gte_np.kernels.runtime.workspace import Workspace
 from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.target import LANES
-from gte_np.reference.attention import self_attention
+from gte_np.reference.attention import attention_probabilities
 from gte_np.reference.linear import prepare_weights
+from gte_np.token_batch import TokenBatch
 
 
 class KernelEncoder:
@@ -75,8 +75,13 @@ class KernelEncoder:
         pool().call(lambda: self._run_all(job))
         if job.hidden_states is None:
             return EncoderOutput(job.output)
-        hidden_states = list(job.hidden_states)
-        return EncoderOutput(job.output, hidden_states, list(self._attentions(hidden_states, inputs)))
+        return EncoderOutput(job.output, list(job.hidden_states))
+
+    def attention(self, layer: int, hidden: FloatArray, batch: TokenBatch) -> list[FloatArray]:
+        """The attention probabilities of a layer, by the reference; the contract is that of `Encoder`."""
+        self.weights.check_unchanged()
+        weights = prepare_weights(self.weights.unpacked(layer, "qkv"), self.weights.format)
+        return attention_probabilities(hidden, batch, weights, self.config.num_attention_heads)
 
     def _run_all(self, job: _Job) -> None:
         """Run all chunks of a batch, in a thread of the pool."""
@@ -117,12 +122,6 @@ class KernelEncoder:
             tokens, longest = max(tokens, 2 * TOKENS_OF_A_CHUNK), max(longest, TOKENS_OF_A_CHUNK)
             workspace = Workspace(self.weights, tokens, longest, max(threads, self.threads))
         return workspace
-
-    def _attentions(self, hidden_states: list[FloatArray], inputs: EncoderInput) -> Iterator[list[FloatArray]]:
-        """Attention probabilities of each layer, by the reference from what the kernels gave that layer."""
-        for number, hidden in enumerate(hidden_states[:-1]):
-            weights = prepare_weights(self.weights.unpacked(number), self.weights.format)
-            yield self_attention(hidden, inputs.batch, weights, self.config.num_attention_heads)[1]
 
 
 class _Job:

@@ -215,21 +215,17 @@ class PackedWeights:
         self.words = _copied(self.format.of(table))
         table.forget_pages()
 
-    def unpacked(self, layer: int) -> dict[str, Any]:
-        """A layer's tensors under their published names, from the panels: FormattedMatrix for each matrix."""
-        packed, tensors = self.layers[layer], dict[str, Any]()
-        for name, linear in packed.linears.items():
-            depth, width = self.sizes.matrices[name]
-            words = self._panels(name, linear).transpose(0, 2, 1).reshape(width, linear.steps)
-            constants = linear.constants.transpose(1, 0, 2).reshape(-1, width)
-            matrix = self.format.from_words(words, constants, depth)
-            for tensor in LINEARS[name]:
-                outputs, inputs = self._places(name, tensor)
-                tensors[f"{tensor}.weight"] = self.format.columns(matrix.rows(outputs), inputs)
-                tensors[f"{tensor}.bias"] = linear.bias[outputs]
-        for name, tensor in NORMS.items():
-            norm = packed.norms[name]
-            tensors |= {f"{tensor}.{part}": getattr(norm, part)[: self.sizes.hidden] for part in ("weight", "bias")}
+    def unpacked(self, layer: int, name: str) -> dict[str, Any]:
+        """The tensors of one of `LINEARS` by their published names, from the panels; matrices are FormattedMatrix."""
+        linear, tensors = self.layers[layer].linears[name], dict[str, Any]()
+        depth, width = self.sizes.matrices[name]
+        words = self._panels(name, linear).transpose(0, 2, 1).reshape(width, linear.steps)
+        constants = linear.constants.transpose(1, 0, 2).reshape(-1, width)
+        matrix = self.format.from_words(words, constants, depth)
+        for tensor in LINEARS[name]:
+            outputs, inputs = self._places(name, tensor)
+            tensors[f"{tensor}.weight"] = self.format.columns(matrix.rows(outputs), inputs)
+            tensors[f"{tensor}.bias"] = linear.bias[outputs]
         return tensors
 
     def _places(self, name: str, tensor: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
