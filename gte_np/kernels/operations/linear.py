@@ -19,6 +19,8 @@ from gte_np.kernels.operations.matmul import (
 from gte_np.kernels.operations.matrix_unit import unit_panel
 from gte_np.kernels.targets.matrix_units import TILE
 
+FEW_ROWS = 12  # of them, dot products with the same sums read weights faster than a matrix unit
+
 
 def linear_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Pointer) -> None:
     """(rows, in), the first panel of a linear layer -> (rows, panel width).
@@ -31,7 +33,8 @@ def linear_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Po
 def _linear_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]  # Numba compares the signatures
     packed = linear.types[0].dtype
     if packed.target.multiplies_tiles(packed.format.tile_product):
-        return _by_unit
+        is_exact = packed.format.tile_product not in packed.target.matrix_unit.rounded
+        return _many_rows_by_unit if is_exact else _by_unit
     return _panel if packed.format.widened(packed.target) is None else _widening_panel
 
 
@@ -41,6 +44,14 @@ def _panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
 
 def _by_unit(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
     if linear.steps % TILE == 0:
+        unit_panel(rows, x, linear, out, scratch)
+    else:
+        linear_tiles(rows, x, linear, out)
+
+
+def _many_rows_by_unit(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
+    """Few rows read weights faster by dot products, which give the same sums."""
+    if rows > FEW_ROWS and linear.steps % TILE == 0:
         unit_panel(rows, x, linear, out, scratch)
     else:
         linear_tiles(rows, x, linear, out)

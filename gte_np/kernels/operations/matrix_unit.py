@@ -21,8 +21,18 @@ from gte_np.formats.int8 import FACTORS
 from gte_np.kernels.language.emitter import Emitter
 from gte_np.kernels.language.memory import smaller
 from gte_np.kernels.language.types import INT64, LANES, PanelType, Pointer, kernel
-from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, Panel, fields, matrix_at, operand_at
+from gte_np.kernels.operations.matmul import (
+    PREFETCH_BYTES,
+    Linear,
+    Matrix,
+    Operand,
+    Panel,
+    fields,
+    matrix_at,
+    operand_at,
+)
 from gte_np.kernels.targets.matrix_units import TILE
+from gte_np.kernels.targets.target import CACHE_LINE
 
 UNIT_ROWS = 2 * TILE
 _FIRST_X, _FIRST_WEIGHTS = 4, 6  # registers; those before are of sums, row by row
@@ -34,7 +44,7 @@ def unit_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Poin
     configure_unit(linear.weight)
     for row in range(0, rows, UNIT_ROWS):
         height = smaller(UNIT_ROWS, rows - row)
-        multiply_block(height, operand_at(x, row), linear, scratch)
+        multiply_block(height, operand_at(x, row), linear, scratch, row == 0)
         finish_block(height, operand_at(x, row), linear, scratch, matrix_at(out, row, 0))
     release_unit(linear.weight)
 
@@ -44,7 +54,7 @@ def multiply_tiles(x: Pointer, weights: Pointer, sums: Pointer) -> None:
     """(UNIT_ROWS, TILE), (TILE, panel width) words -> (UNIT_ROWS, panel width), and a row that is zeros before."""
     configure_unit(weights)
     operand = Operand(Matrix(x, TILE), x)
-    multiply_block(UNIT_ROWS, operand, Linear(weights, sums, sums, 0, TILE), sums)
+    multiply_block(UNIT_ROWS, operand, Linear(weights, sums, sums, 0, TILE), sums, False)
     release_unit(weights)
 
 
@@ -71,18 +81,18 @@ def release_unit(typing: Any, weights: Any) -> Any:
 
 
 @intrinsic
-def multiply_block(typing: Any, rows: Any, x: Any, linear: Any, sums: Any) -> Any:
+def multiply_block(typing: Any, rows: Any, x: Any, linear: Any, sums: Any, is_first: Any) -> Any:
     """Operand, the first panel of a Linear -> (rows, panel width) sums in scratch memory, for 1 to UNIT_ROWS rows.
 
-    Behind the sums, a row of scratch memory is overwritten.
+    Behind the sums, a row of scratch memory is overwritten. The first block of a panel asks for weights ahead.
     """
     packed = linear.types[0].dtype
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        count, operand, layer, memory = arguments
+        count, operand, layer, memory, first = arguments
         words, _ = fields(builder, operand, 2)
         panel, steps = _panel_of(builder, packed, layer)
-        block = _Block(Emitter(builder, packed.target), panel, fields(builder, words, 2), steps, memory)
+        block = _Block(Emitter(builder, packed.target), panel, fields(builder, words, 2), steps, memory, first)
         one = builder.icmp_signed("<=", count, INT64(TILE))
         with builder.if_else(one) as (then, otherwise):
             with then:
@@ -91,7 +101,7 @@ def multiply_block(typing: Any, rows: Any, x: Any, linear: Any, sums: Any) -> An
                 block.emit(2)
         return context.get_dummy_value()
 
-    return types.void(types.intp, x, linear, sums), codegen
+    return types.void(types.intp, x, linear, sums, types.boolean), codegen
 
 
 @intrinsic
@@ -133,8 +143,11 @@ def _panel_of(builder: ir.IRBuilder, packed: PanelType, layer: ir.Value) -> tupl
 class _Block:
     """The products of a block of rows with a panel while code is emitted. `x` is a pointer and a stride."""
 
-    def __init__(self, emit: Emitter, panel: Panel, x: list[ir.Value], steps: ir.Value, sums: ir.Value) -> None:
+    def __init__(
+        self, emit: Emitter, panel: Panel, x: list[ir.Value], steps: ir.Value, sums: ir.Value, is_first: ir.Value
+    ) -> None:
         self.emitter, self.panel, self.x, self.steps, self.sums = emit, panel, x, steps, sums
+        self.is_first = is_first
         unit, product = panel.packed.target.matrix_unit, panel.packed.format.tile_product
         assert unit is not None, "no block is emitted for other targets"
         assert product is not None, "nor for other formats"
@@ -169,6 +182,9 @@ class _Block:
     def _step(self, step: ir.Value, tiles: int, places: list[tuple[int, int]]) -> None:
         emit, builder = self.emitter, self.emitter.builder
         start = self.panel.weight_at(emit, step, 0)
+        with builder.if_then(self.is_first):
+            for line in range(0, TILE * self.panel.width * 4, CACHE_LINE):
+                emit.prefetch(start, PREFETCH_BYTES + line)
         for tile in range(tiles):
             pointer, stride = self.x
             row = emit.at(pointer, builder.add(builder.mul(stride, INT64(tile * TILE)), step))
