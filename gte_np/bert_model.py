@@ -146,7 +146,12 @@ class BertModel(Loaded):
 
     @classmethod
     def from_folder(
-        cls, folder: Path, *, backend: str = "auto", dtype: str | None = None, threads: int | None = None
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        backend: str = "auto",
+        dtype: str | None = None,
+        threads: int | None = None,
     ) -> BertModel:
         """Load config.json and the weights of a local folder; errors as in `from_pretrained`."""
         return cls.from_source(Source.of_folder(folder), backend=backend, dtype=dtype, threads=threads)

@@ -16,6 +16,7 @@ from gte_np.architectures.config import read_config
 from gte_np.architectures.weights import read_weights
 from gte_np.encoder_interface import EncoderInput
 from tests.checkpoints import write_weights
+from tests.compiled import same_bits
 
 IDS = np.array([[2, 9, 17, 3], [2, 11, 3, 0]])
 MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
@@ -33,6 +34,24 @@ def test_padding_is_zeros_and_changes_nothing_else(bert: BertModel) -> None:
     assert not output.last_hidden_state[1, 3].any()
     alone = bert(IDS[1:, :3]).last_hidden_state[0]
     assert np.abs(output.last_hidden_state[1, :3] - alone).max() < 1e-6
+
+
+def test_a_folder_may_be_a_string(bert: BertModel, small_folder: Path) -> None:
+    assert same_bits(BertModel.from_folder(str(small_folder))(IDS).pooler_output, bert(IDS).pooler_output)
+
+
+@pytest.mark.parametrize(("layer", "hidden", "error", "message"), [
+    (2, np.zeros((3, 32), np.float32), InputError, "layer .* 0 to 1, got 2"),
+    (0.0, np.zeros((3, 32), np.float32), TypeError, "layer"),
+    (0, np.zeros((4, 32), np.float32), InputError, r"of the tokens of this batch, \(3, 32\), got \(4, 32\)"),
+    (0, np.zeros((3, 32)), TypeError, "float32 array, got float64"),
+    (0, [[0.0]], TypeError, "float32 array, got list"),
+])  # fmt: skip
+def test_attention_checks_its_arguments(
+    bert: BertModel, layer: Any, hidden: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        bert.attention(layer, hidden, TokenBatch.from_ids([[2, 9, 3]]))
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])

@@ -45,9 +45,9 @@ class Source:
         return cls(folder, os.fspath(name_or_path), folder.name, "", weights, local_files_only)
 
     @classmethod
-    def of_folder(cls, folder: Path) -> Source:
+    def of_folder(cls, folder: str | os.PathLike[str]) -> Source:
         """The source of a local folder, wherever the process goes."""
-        return cls(folder.absolute())
+        return cls(Path(folder).absolute())
 
     def within(self, folder: Path) -> Source:
         """The source of a folder in this one."""

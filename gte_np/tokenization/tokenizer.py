@@ -80,7 +80,7 @@ class Tokenizer(Loaded):
         return cls.from_source(source)
 
     @classmethod
-    def from_folder(cls, folder: Path, *, lowercase_first: bool = False) -> Tokenizer:
+    def from_folder(cls, folder: str | os.PathLike[str], *, lowercase_first: bool = False) -> Tokenizer:
         """Load the tokenizer files of a local folder; errors as in `from_pretrained`."""
         return cls.from_source(Source.of_folder(folder), lowercase_first=lowercase_first)
 
