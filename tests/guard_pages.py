@@ -160,8 +160,14 @@ def _workspaces(memory: GuardedMemory) -> type[Workspace]:
             return (tokens, longest, threads) == (self.tokens, self.longest, self.threads)
 
         def _values(self, name: str, stride: int) -> int:
-            """A row for each token, the last one without a gap; keys are read up to a multiple of LANES."""
-            return self._rows * stride if name == "qkv" else self.tokens * stride - workspace._GAP
+            """A row for each token, the last one without a gap.
+
+            Keys are read up to a multiple of LANES, and what a matrix unit multiplies, up to a multiple of its tile.
+            """
+            in_tiles = self.weights.target.multiplies_tiles(self.weights.format.tile_product)
+            if name == "qkv" or (in_tiles and name in ("hidden_words", "inner_words")):
+                return self._rows * stride
+            return self.tokens * stride - workspace._GAP
 
         def _room(self, values: int) -> int:
             self._kept.append(memory.empty(values, np.float32))

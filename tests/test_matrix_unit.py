@@ -7,7 +7,6 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +100,6 @@ def test_a_unit_that_gives_wrong_sums_is_not_used(
     monkeypatch.setenv(TARGET_VARIABLE, AVX512_AMX.name)
     with pytest.raises(BackendError, match="expected a processor whose AMX multiplies rightly"):
         chosen_target()
-
-
-@pytest.mark.usefixtures("broken_unit")
-def test_kernels_for_this_processor_are_compiled_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    native = replace(AVX512_AMX, cpu="sapphirerapids")
-    monkeypatch.setattr("gte_np.kernels.runtime.object_cache.native_target", lambda: native)
-    monkeypatch.setattr("gte_np.kernels.runtime.prebuilt.is_built", lambda target: False)
-    assert chosen_target() == replace(native, matrix_unit=None)
 
 
 @pytest.mark.parametrize(("flags", "granted", "found"), [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ def _named_target(name: str) -> Target:
         from gte_np.kernels.runtime import object_cache
 
         object_cache.check_numba()
-    if not _unit_works(known[name]):
+    elif not _unit_works(known[name]):
         raise BackendError(
             f"{TARGET_VARIABLE}: expected a processor whose AMX multiplies rightly for {name}, got another."
         )
@@ -98,13 +97,12 @@ def _native_target() -> Target:
             f"{_PREFIX}expected kernels that were built ahead of time for this processor, found none; to "
             f"compile them, {str(error).removeprefix(_PREFIX)}"
         ) from error
-    target = object_cache.native_target()
-    return target if _unit_works(target) else replace(target, matrix_unit=None)
+    return object_cache.native_target()
 
 
 @cache
 def _unit_works(target: Target) -> bool:
-    """Whether the target's matrix unit, if it has one, gives the right sums in this process."""
+    """Whether the matrix unit of a target that was built, if it has one, gives the right sums in this process."""
     formats = [each for each in FORMATS if target.multiplies_tiles(each.tile_product)]
     works = all(
         unit_is_right(each, target.panel, function(f"multiply_tiles_{each.name}", target, arguments=3))

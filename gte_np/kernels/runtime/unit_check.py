@@ -1,4 +1,7 @@
-"""A matrix unit is used once it has given the right sums: a virtual machine may show one that does not work."""
+"""A matrix unit is used once it has given the right sums: a virtual machine may show one that does not work.
+
+Kernels that were built ahead of time are checked so, at no cost; those that are compiled here are not.
+"""
 
 from __future__ import annotations
 
