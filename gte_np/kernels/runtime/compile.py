@@ -60,14 +60,22 @@ def _multiply_tiles_entry(weight_format: WeightFormat, target: Target) -> Entry:
     return Entry(_multiply_tiles, (floats, panel_pointer(weight_format, target), floats))
 
 
+def entry_names(target: Target) -> list[str]:
+    """The names of all functions that Python calls, for a target."""
+    in_tiles = [f"multiply_tiles_{each.name}" for each in _in_tiles(target)]
+    return [f"encode_{each.name}" for each in FORMATS] + list(_WORDS) + in_tiles
+
+
 def entries(target: Target) -> dict[str, Entry]:
-    """Name -> function that Python calls, for a target."""
-    encoders = {f"encode_{each.name}": _encode_entry(each, target) for each in FORMATS}
-    packers = {name: _pack_entry(word) for name, word in _WORDS.items()}
-    in_tiles = (each for each in FORMATS if target.multiplies_tiles(each.tile_product))
-    return (
-        encoders | packers | {f"multiply_tiles_{each.name}": _multiply_tiles_entry(each, target) for each in in_tiles}
-    )
+    """Name -> function, for a target."""
+    encoders = [_encode_entry(each, target) for each in FORMATS]
+    packers = [_pack_entry(word) for word in _WORDS.values()]
+    in_tiles = [_multiply_tiles_entry(each, target) for each in _in_tiles(target)]
+    return dict(zip(entry_names(target), encoders + packers + in_tiles, strict=True))
+
+
+def _in_tiles(target: Target) -> list[WeightFormat]:
+    return [each for each in FORMATS if target.multiplies_tiles(each.tile_product)]
 
 
 def compile_entry(name: str, entry: Entry, target: Target) -> bytes:

@@ -116,13 +116,13 @@ def compile_all(target: Target | None = None) -> list[Path]:
     Raises BackendError if something cannot be compiled, and MissingDependencyError if Numba cannot be imported.
     """
     with importing():
-        from gte_np.kernels.runtime.compile import entries
+        from gte_np.kernels.runtime.compile import entry_names
 
     target = target or native_target()
-    for name in entries(target):
+    for name in entry_names(target):
         with _compiling():
             _object_code(name, target)
-    found = [_find(name, target) for name in entries(target)]
+    found = [_find(name, target) for name in entry_names(target)]
     return [path for path, _ in filter(None, found)]
 
 

@@ -61,7 +61,8 @@ class Workspace:
     def __init__(self, weights: PackedWeights, tokens: int, longest: int, threads: int) -> None:
         self.tokens, self.longest, self.threads = tokens, longest, threads
         self.weights = weights
-        self._rows = padded(tokens, LANES) + LANES  # keys are read up to a multiple of LANES, and so is x by a matrix unit
+        # Keys are read up to a multiple of LANES, and so is what a matrix unit multiplies.
+        self._rows = padded(tokens, LANES) + LANES
         self._scratch = scratch_size(weights.sizes, longest, weights.target)
         self._memory = np.empty(sum(self._sizes()) + CACHE_LINE // 4, np.float32)
         self.buffers, scratch = self._divide()
