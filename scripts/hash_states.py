@@ -42,10 +42,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Hash what the kernels compute.")
     parser.add_argument("--write", action="store_true", help="write the hashes instead of comparing them")
     options = parser.parse_args()
-    expected = json.loads(HASHES.read_text(encoding="utf-8"))
     found = hashes_of_all()
     if options.write:
-        recorded = expected | {name: found[name] for name in found if name != HOST}
+        recorded = json.loads(HASHES.read_text(encoding="utf-8"))
+        recorded |= {name: found[name] for name in found if name != HOST}
         HASHES.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
         return 0
     changed = 0

@@ -29,7 +29,7 @@ from gte_np.kernels.targets.dot_products import (
     WidenedBfloat16,
 )
 from gte_np.kernels.targets.host import host_target
-from gte_np.kernels.targets.matrix_units import TILE
+from gte_np.kernels.targets.matrix_units import TILE, UNIT_ROWS
 from scripts.run_target import words_of
 from tests.checkpoints import to_stored
 from tests.compiled import FLOATS, INTEGER, assembly, compiled, same_bits
@@ -170,7 +170,7 @@ def test_nan_stays_nan(target_of_width: Target) -> None:
 
 def row_counts(target: Target) -> list[int]:
     """Numbers of rows: all up to a tile and one, those around a matrix unit's tiles, and many."""
-    return [*range(1, target.tile_rows + 2), TILE, TILE + 1, 2 * TILE, 2 * TILE + 1, 100]
+    return [*range(1, target.tile_rows + 2), TILE, TILE + 1, UNIT_ROWS, UNIT_ROWS + 1, 100]
 
 
 def _linear(
@@ -202,7 +202,7 @@ def linear_of(weight_format: WeightFormat, target: Target) -> Callable[..., None
 
 def unused_scratch(depth: int, target: Target) -> Any:
     """Memory for a widened panel, and a row behind it; that of an encoder is at least a panel deep."""
-    return np.full((max(depth, target.panel, 2 * TILE + 1) + 1, target.panel), np.nan, np.float32)
+    return np.full((max(depth, target.panel, UNIT_ROWS + 1) + 1, target.panel), np.nan, np.float32)
 
 
 def product(weight_format: WeightFormat, target: Target, inputs: tuple[Any, ...], scratch: Any = None) -> Any:
@@ -271,7 +271,7 @@ def test_bytes_are_widened_in_memory_for_several_tiles_alone(tiles: int, target:
     words = depth // 2 if tiles > 1 and target.int8_dot_product.x_words == 2 else 0
     pairs = inputs[1].astype(np.int16).reshape(depth // 4, 2, 2, width).transpose(0, 2, 3, 1)  # 0 2, then 1 3
     assert np.array_equal(scratch[:words].view(np.int16).reshape(-1), pairs.reshape(-1)[: 2 * words * width])
-    assert np.isnan(scratch[max(words, 2 * TILE + 1 if target.multiplies_tiles("int8") else 0) :]).all()
+    assert np.isnan(scratch[max(words, UNIT_ROWS + 1 if target.multiplies_tiles("int8") else 0) :]).all()
 
 
 def int8_dot_products() -> dict[str, DotProduct]:

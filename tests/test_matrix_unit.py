@@ -21,10 +21,11 @@ from gte_np.kernels.runtime import kernel_functions
 from gte_np.kernels.runtime.kernel_functions import TARGET_VARIABLE, chosen_target
 from gte_np.kernels.runtime.unit_check import unit_is_right
 from gte_np.kernels.targets import TARGETS, Target, host
-from gte_np.kernels.targets.matrix_units import TILE
+from gte_np.kernels.targets.matrix_units import TILE, UNIT_ROWS
 from gte_np.kernels.targets.x86 import AVX512_AMX, AVX512_BF16
 from tests.compiled import RUNNABLE
 from tests.emulation import amx
+from tests.emulation.amx_arithmetic import widened
 from tests.emulation.matrix_units import check_encoder, check_products, write_checkpoint
 
 WITH_UNIT = [target for name, target in RUNNABLE.items() if target.matrix_unit is not None and name != "host"]
@@ -51,18 +52,18 @@ if amx.CAN_EMULATE:
 @pytest.mark.parametrize("weight_format", [INT8, BFLOAT16], ids=lambda weight_format: weight_format.name)
 @pytest.mark.parametrize("error", [0, 1])
 def test_sums_are_compared(weight_format: WeightFormat, error: int) -> None:
-    panel = 16
+    target = AVX512_AMX
 
     def multiply(x: int, weights: int, sums: int) -> None:
         """What a kernel does with these addresses."""
         kind = np.int32 if weight_format is INT8 else np.float32
-        rows, words = array_at(x, (2 * TILE, TILE), np.uint32), array_at(weights, (TILE, panel), np.uint32)
+        rows, words = array_at(x, (UNIT_ROWS, TILE), np.uint32), array_at(weights, (TILE, target.panel), np.uint32)
         exact = values_of(weight_format, rows) @ values_of(weight_format, np.ascontiguousarray(words.T)).T
-        found = array_at(sums, (2 * TILE, panel), kind)
+        found = array_at(sums, (UNIT_ROWS, target.panel), kind)
         found[:] = exact
         found[-1, -1] += error
 
-    assert unit_is_right(weight_format, panel, multiply) == (error == 0)
+    assert unit_is_right(weight_format, target, multiply) == (error == 0)
 
 
 def array_at(address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
@@ -75,7 +76,7 @@ def values_of(weight_format: WeightFormat, words: Any) -> Any:
     """The numbers in words, as integers."""
     if weight_format is INT8:
         return words.view(np.int8).astype(np.int64)
-    return (words.view(np.uint16).astype(np.uint32) << 16).view(np.float32).astype(np.int64)
+    return widened(words.view(np.uint16)).astype(np.int64)
 
 
 @pytest.fixture

@@ -152,15 +152,15 @@ class Explanation:
     def _missing_contributions(self) -> list[str]:
         if not self._is_pair or self.contributions is not None:
             return []
-        known = self._only_normalizes and plan_of(self.model, self.batch) is not None
-        why = (
-            "they need the files of the weights, and the model was not loaded from files"
-            if known
-            else f"behind {'+'.join(self.model.pooling_modes)} pooling there is no sum over tokens, nor one token"
-            if self._only_normalizes
-            else "a dense layer behind the pooling mixes what the tokens give"
-        )
-        return [f"Contributions of pairs are not shown: {why}."]
+        return [f"Contributions of pairs are not shown: {self._why_not()}."]
+
+    def _why_not(self) -> str:
+        if not self._only_normalizes:
+            return "a dense layer behind the pooling mixes what the tokens give"
+        if plan_of(self.model, self.batch) is None:
+            pooling = "+".join(self.model.pooling_modes)
+            return f"behind {pooling} pooling there is no sum over tokens, nor one token"
+        return "they need the files of the weights, and the model was not loaded from files"
 
     def strongest_pairs(self, count: int = 10) -> list[TokenPair]:
         """The pairs of tokens that contribute most, in size, the largest first."""

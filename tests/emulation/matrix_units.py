@@ -25,13 +25,13 @@ from gte_np.formats.int8 import INT8
 from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 from gte_np.kernels.targets import Target, host
 from gte_np.kernels.targets.dot_products import PlainInt8
-from gte_np.kernels.targets.matrix_units import TILE, Amx
-from gte_np.kernels.targets.x86 import AVX512_AMX
+from gte_np.kernels.targets.matrix_units import TILE, UNIT_ROWS, Amx
+from gte_np.kernels.targets.x86 import AMX
 from tests.checkpoints import write_config, write_weights
 from tests.emulation import amx
 from tests.emulation.amx_arithmetic import bfloat16_products
 
-ROWS = (1, TILE, TILE + 1, 2 * TILE, 70)
+ROWS = (1, TILE, TILE + 1, UNIT_ROWS, 70)
 DEPTHS = (64, 192, 96)  # of int8 and of bfloat16: whole tiles, and for int8 one that is none
 
 
@@ -89,13 +89,12 @@ def emulated_targets() -> Iterator[tuple[Target, Target]]:
     """A target of each width that this processor runs, with a matrix unit and as it is."""
     widths = {target.vector_width: target for target in host.runnable_targets()}
     for target in widths.values():
-        features = target.features | AVX512_AMX.features & {"amx-tile", "amx-int8", "amx-bf16"}
         if target.has_fused_multiply_add:  # else the sums of the oracle are others
             yield (
                 replace(
                     target,
                     name=f"{target.name}-emulated",
-                    features=features,
+                    features=target.features | AMX,
                     int8_dot_product=PlainInt8(),  # rows in bytes, which its own may keep in 16 bits
                     matrix_unit=Amx(),
                 ),

@@ -123,10 +123,9 @@ class Emitter:
 
     def prefetch(self, pointer: ir.Value, distance: int) -> None:
         """Ask for the cache line so many bytes behind the pointer, into the second cache; any address will do."""
-        kind = ir.FunctionType(ir.VoidType(), [BYTE_POINTER, INT32, INT32, INT32])
-        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
-        address = self.at(self.builder.bitcast(pointer, BYTE_POINTER), distance)
-        self.builder.call(function, [address, INT32(0), INT32(2), INT32(1)])  # to read, second cache, data
+        address = self.at(self.as_bytes(pointer), distance)
+        to_read, second_cache, data = INT32(0), INT32(2), INT32(1)
+        self.call_instruction("llvm.prefetch.p0i8", address, to_read, second_cache, data)
 
     def forbid_unrolling(self, branch: ir.Instruction) -> None:
         """Keep LLVM from unrolling the loop that a branch closes."""

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from gte_np.kernels.language.emitter import Emitter
 from gte_np.kernels.language.team_state import LINE
 from gte_np.kernels.language.types import INT32, Pointer, kernel
 
@@ -62,8 +62,7 @@ def _pause(typing: Any, weights: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         name, argument = weights.dtype.target.pause
         operands = [] if argument is None else [INT32(argument)]
-        kind = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)
+        Emitter(builder).call_instruction(name, *operands)
         return context.get_dummy_value()
 
     return types.void(weights), codegen

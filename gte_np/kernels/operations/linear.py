@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from numba.extending import overload
 
 from gte_np.kernels.language.memory import widened_panel, widened_steps
@@ -34,7 +36,7 @@ def _linear_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def
     packed = linear.types[0].dtype
     if packed.target.multiplies_tiles(packed.format.tile_product):
         is_exact = packed.format.tile_product not in packed.target.matrix_unit.rounded
-        return _many_rows_by_unit if is_exact else _by_unit
+        return _by_unit(FEW_ROWS if is_exact else 0)
     return _panel if packed.format.widened(packed.target) is None else _widening_panel
 
 
@@ -42,19 +44,16 @@ def _panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
     linear_tiles(rows, x, linear, out)
 
 
-def _by_unit(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
-    if linear.steps % TILE == 0:
-        unit_panel(rows, x, linear, out, scratch)
-    else:
-        linear_tiles(rows, x, linear, out)
+def _by_unit(few: int) -> Callable[..., None]:
+    """More rows than a few go to the matrix unit, if the depth of the product suits it."""
 
+    def panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
+        if rows > few and linear.steps % TILE == 0:
+            unit_panel(rows, x, linear, out, scratch)
+        else:
+            linear_tiles(rows, x, linear, out)
 
-def _many_rows_by_unit(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
-    """Few rows read weights faster by dot products, which give the same sums."""
-    if rows > FEW_ROWS and linear.steps % TILE == 0:
-        unit_panel(rows, x, linear, out, scratch)
-    else:
-        linear_tiles(rows, x, linear, out)
+    return panel
 
 
 def _widening_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]

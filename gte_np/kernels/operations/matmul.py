@@ -124,9 +124,8 @@ def linear_tile(typing: Any, rows: Any, x: Any, linear: Any, out: Any, widened: 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         count, operand, layer, target, kept = arguments
         words, factors = fields(builder, operand, 2)
-        weight, bias, constants, _, steps = fields(builder, layer, 5)
+        panel, steps = first_panel(builder, packed, layer)
         emit = Emitter(builder, packed.target)
-        panel = Panel(packed, weight, INT64(packed.target.panel), bias, constants)
         kept = None if isinstance(widened, types.NoneType) else kept
         product = _Product(packed.format.step(packed.target), panel, fields(builder, words, 2), factors, steps, kept)
         product.emit_tiles(emit, count, fields(builder, target, 2))
@@ -195,6 +194,22 @@ class Panel:
         start = emit.at(self.constants, emit.builder.mul(row, INT64(self.width)))
         return emit.load_floats(emit.at(start, first))
 
+    def prefetch(self, emit: Emitter, start: ir.Value, steps: int) -> None:
+        """Ask for the words of so many steps, PREFETCH_BYTES behind `start`."""
+        for line in range(0, steps * self.width * self.packed.format.word.itemsize, CACHE_LINE):
+            emit.prefetch(start, PREFETCH_BYTES + line)
+
+    def store_row(self, emit: Emitter, vectors: list[ir.Value], pointer: ir.Value) -> None:
+        """Write a row of float32 vectors, one for each of `self.vectors`."""
+        for first, value in zip(self.vectors, vectors, strict=True):
+            emit.store_floats(value, emit.at(pointer, first))
+
+
+def first_panel(builder: ir.IRBuilder, packed: PanelType, linear: ir.Value) -> tuple[Panel, ir.Value]:
+    """The first panel of a Linear, and its depth in steps."""
+    weight, bias, constants, _, steps = fields(builder, linear, 5)
+    return Panel(packed, weight, INT64(packed.target.panel), bias, constants), steps
+
 
 @dataclass
 class _Product:
@@ -228,8 +243,7 @@ class _Product:
         pointer, stride = out
         out_row = emit.at(pointer, emit.builder.mul(stride, INT64(row)))
         finished = self.step.finish(emit, accumulators, columns, self.panel, factors)
-        for first, value in zip(self.panel.vectors, finished, strict=True):
-            emit.store_floats(value, emit.at(out_row, first))
+        self.panel.store_row(emit, finished, out_row)
 
     def _loop(self, emit: Emitter, start: list[list[Any]]) -> list[list[Any]]:
         """Emit the loop over all steps for one number of rows: accumulators, row by row, before and after."""
@@ -271,8 +285,7 @@ class _Product:
         panel = self.panel
         start = panel.weight_at(emit, step, 0)
         if panel.packed.format.is_far:
-            for line in range(0, panel.width * panel.packed.format.word.itemsize, CACHE_LINE):
-                emit.prefetch(start, PREFETCH_BYTES + line)
+            panel.prefetch(emit, start, 1)
         weights = [self.step.load_weights(emit, panel, step, first) for first in panel.vectors]
         if self.widened is not None:
             self._keep(emit, step, [self.step.widened(emit, vector) for vector in weights])

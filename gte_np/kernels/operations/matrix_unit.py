@@ -10,6 +10,7 @@ are multiplied, too, whatever they hold; only their sums are left.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -20,21 +21,19 @@ from numba.extending import intrinsic
 from gte_np.formats.int8 import FACTORS
 from gte_np.kernels.language.emitter import Emitter
 from gte_np.kernels.language.memory import smaller
-from gte_np.kernels.language.types import INT64, LANES, PanelType, Pointer, kernel
+from gte_np.kernels.language.types import INT64, LANES, Pointer, kernel
 from gte_np.kernels.operations.matmul import (
-    PREFETCH_BYTES,
     Linear,
     Matrix,
     Operand,
     Panel,
     fields,
+    first_panel,
     matrix_at,
     operand_at,
 )
-from gte_np.kernels.targets.matrix_units import TILE
-from gte_np.kernels.targets.target import CACHE_LINE
+from gte_np.kernels.targets.matrix_units import TILE, UNIT_ROWS, MatrixUnit
 
-UNIT_ROWS = 2 * TILE
 _FIRST_X, _FIRST_WEIGHTS = 4, 6  # registers; those before are of sums, row by row
 
 
@@ -58,26 +57,21 @@ def multiply_tiles(x: Pointer, weights: Pointer, sums: Pointer) -> None:
     release_unit(weights)
 
 
-@intrinsic
-def configure_unit(typing: Any, weights: Any) -> Any:
-    """Make the registers of this thread ready; `weights` is a pointer to packed weights, for its target."""
+def _of_unit(emit: Callable[[MatrixUnit, Emitter], None]) -> Any:
+    """The intrinsic that gets a pointer to packed weights, and emits something for the unit of their target."""
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        weights.dtype.target.matrix_unit.configure(Emitter(builder))
-        return context.get_dummy_value()
+    def typed(typing: Any, weights: Any) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+            emit(weights.dtype.target.matrix_unit, Emitter(builder))
+            return context.get_dummy_value()
 
-    return types.void(weights), codegen
+        return types.void(weights), codegen
+
+    return intrinsic(typed)
 
 
-@intrinsic
-def release_unit(typing: Any, weights: Any) -> Any:
-    """Give the registers of this thread back."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        weights.dtype.target.matrix_unit.release(Emitter(builder))
-        return context.get_dummy_value()
-
-    return types.void(weights), codegen
+configure_unit = _of_unit(lambda unit, emit: unit.configure(emit))
+release_unit = _of_unit(lambda unit, emit: unit.release(emit))
 
 
 @intrinsic
@@ -91,7 +85,7 @@ def multiply_block(typing: Any, rows: Any, x: Any, linear: Any, sums: Any, is_fi
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         count, operand, layer, memory, first = arguments
         words, _ = fields(builder, operand, 2)
-        panel, steps = _panel_of(builder, packed, layer)
+        panel, steps = first_panel(builder, packed, layer)
         block = _Block(Emitter(builder, packed.target), panel, fields(builder, words, 2), steps, memory, first)
         one = builder.icmp_signed("<=", count, INT64(TILE))
         with builder.if_else(one) as (then, otherwise):
@@ -111,7 +105,7 @@ def finish_block(typing: Any, rows: Any, x: Any, linear: Any, sums: Any, out: An
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         count, operand, layer, memory, target = arguments
-        panel, _ = _panel_of(builder, packed, layer)
+        panel, _ = first_panel(builder, packed, layer)
         emit = Emitter(builder, packed.target)
         step = packed.format.step(packed.target)
         columns = step.columns(emit, panel)
@@ -127,17 +121,10 @@ def finish_block(typing: Any, rows: Any, x: Any, linear: Any, sums: Any, out: An
             ]
             of_row = emit.at(factors, builder.mul(row, INT64(FACTORS)))
             results = step.finish(emit, totals, columns, panel, of_row)
-            out_row = emit.at(pointer, builder.mul(stride, row))
-            for first, value in zip(panel.vectors, results, strict=True):
-                emit.store_floats(value, emit.at(out_row, first))
+            panel.store_row(emit, results, emit.at(pointer, builder.mul(stride, row)))
         return context.get_dummy_value()
 
     return types.void(types.intp, x, linear, sums, out), codegen
-
-
-def _panel_of(builder: ir.IRBuilder, packed: PanelType, layer: ir.Value) -> tuple[Panel, ir.Value]:
-    weight, bias, constants, _, steps = fields(builder, layer, 5)
-    return Panel(packed, weight, INT64(packed.target.panel), bias, constants), steps
 
 
 class _Block:
@@ -174,8 +161,7 @@ class _Block:
         emit, step = self.emitter, self.panel.packed.format.step(self.panel.packed.target)
         row = emit.at(self.sums, UNIT_ROWS * self.panel.width)
         starts = step.start(emit, step.columns(emit, self.panel))
-        for first, value in zip(self.panel.vectors, starts, strict=True):
-            emit.store_floats(emit.as_floats(value), emit.at(row, first))
+        self.panel.store_row(emit, [emit.as_floats(value) for value in starts], row)
         for tile, vector in places:
             self.unit.load(emit, self._sum(tile, vector), emit.at(row, vector * LANES), INT64(0))
 
@@ -183,8 +169,7 @@ class _Block:
         emit, builder = self.emitter, self.emitter.builder
         start = self.panel.weight_at(emit, step, 0)
         with builder.if_then(self.is_first):
-            for line in range(0, TILE * self.panel.width * 4, CACHE_LINE):
-                emit.prefetch(start, PREFETCH_BYTES + line)
+            self.panel.prefetch(emit, start, TILE)
         for tile in range(tiles):
             pointer, stride = self.x
             row = emit.at(pointer, builder.add(builder.mul(stride, INT64(tile * TILE)), step))

@@ -21,6 +21,7 @@ from gte_np.kernels.operations.matrix_unit import multiply_tiles
 from gte_np.kernels.operations.pack import pack
 from gte_np.kernels.operations.program import run_program
 from gte_np.kernels.operations.records import BATCH, LAYOUT, RUN, STEP
+from gte_np.kernels.runtime.unit_check import unit_functions
 from gte_np.kernels.targets import Target
 
 
@@ -62,20 +63,15 @@ def _multiply_tiles_entry(weight_format: WeightFormat, target: Target) -> Entry:
 
 def entry_names(target: Target) -> list[str]:
     """The names of all functions that Python calls, for a target."""
-    in_tiles = [f"multiply_tiles_{each.name}" for each in _in_tiles(target)]
-    return [f"encode_{each.name}" for each in FORMATS] + list(_WORDS) + in_tiles
+    return [f"encode_{each.name}" for each in FORMATS] + list(_WORDS) + list(unit_functions(target))
 
 
 def entries(target: Target) -> dict[str, Entry]:
     """Name -> function, for a target."""
     encoders = [_encode_entry(each, target) for each in FORMATS]
     packers = [_pack_entry(word) for word in _WORDS.values()]
-    in_tiles = [_multiply_tiles_entry(each, target) for each in _in_tiles(target)]
+    in_tiles = [_multiply_tiles_entry(each, target) for each in unit_functions(target).values()]
     return dict(zip(entry_names(target), encoders + packers + in_tiles, strict=True))
-
-
-def _in_tiles(target: Target) -> list[WeightFormat]:
-    return [each for each in FORMATS if target.multiplies_tiles(each.tile_product)]
 
 
 def compile_entry(name: str, entry: Entry, target: Target) -> bytes:

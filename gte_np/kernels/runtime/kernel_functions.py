@@ -15,9 +15,8 @@ from typing import Any
 
 from gte_np.errors import BackendError, InputError, MissingDependencyError
 from gte_np.forks import ForkGuard
-from gte_np.formats import FORMATS
 from gte_np.kernels.runtime import prebuilt
-from gte_np.kernels.runtime.unit_check import unit_is_right
+from gte_np.kernels.runtime.unit_check import unit_functions, unit_is_right
 from gte_np.kernels.targets import TARGETS, Target
 from gte_np.kernels.targets.host import runnable_targets
 
@@ -103,11 +102,8 @@ def _native_target() -> Target:
 @cache
 def _unit_works(target: Target) -> bool:
     """Whether the matrix unit of a target that was built, if it has one, gives the right sums in this process."""
-    formats = [each for each in FORMATS if target.multiplies_tiles(each.tile_product)]
-    works = all(
-        unit_is_right(each, target.panel, function(f"multiply_tiles_{each.name}", target, arguments=3))
-        for each in formats
-    )
+    functions = unit_functions(target).items()
+    works = all(unit_is_right(each, target, function(name, target, arguments=3)) for name, each in functions)
     if not works:
         logger.warning("The matrix unit of this processor gives wrong sums here: it is not used.")
     return works

@@ -10,29 +10,35 @@ from typing import Any
 
 import numpy as np
 
-from gte_np.formats import WeightFormat
-from gte_np.formats.bfloat16 import round_to_bfloat16
-from gte_np.formats.stored_tensor import NUMPY_DTYPES, StoredTensor
-from gte_np.kernels.targets.matrix_units import TILE
+from gte_np.formats import FORMATS, WeightFormat
+from gte_np.formats.stored_tensor import StoredTensor
+from gte_np.kernels.targets import Target
+from gte_np.kernels.targets.matrix_units import TILE, UNIT_ROWS
 
-_LARGEST = 100  # of whole numbers that every product takes, and whose sums are exact
+_LARGEST = 127  # of whole numbers that every format holds, and whose sums are exact
 
 
-def unit_is_right(weight_format: WeightFormat, panel: int, multiply_tiles: Callable[..., None]) -> bool:
+def unit_functions(target: Target) -> dict[str, WeightFormat]:
+    """The names of the compiled functions that multiply tiles in each format whose product the unit has."""
+    return {f"multiply_tiles_{each.name}": each for each in FORMATS if target.multiplies_tiles(each.tile_product)}
+
+
+def unit_is_right(weight_format: WeightFormat, target: Target, multiply_tiles: Callable[..., None]) -> bool:
     """Whether `gte_np.kernels.operations.matrix_unit.multiply_tiles`, compiled, gives the sums that NumPy gives."""
+    assert target.matrix_unit is not None, "a target without a unit has no such function"
+    is_rounded = weight_format.tile_product in target.matrix_unit.rounded
     random = np.random.default_rng(0)
     depth = TILE * weight_format.values_of_word
-    x, weights = (random.integers(0, _LARGEST, (rows, depth)) for rows in (2 * TILE, panel))
-    x_words = _words(weight_format, x)  # (rows, TILE)
+    x, weights = (random.integers(0, _LARGEST, (rows, depth)) for rows in (UNIT_ROWS, target.panel))
+    x_words = _words(weight_format, x)  # (UNIT_ROWS, TILE)
     weight_words = np.ascontiguousarray(_words(weight_format, weights).T)  # (TILE, panel)
-    sums = np.zeros((2 * TILE + 1, panel), np.float32)
+    sums = np.zeros((UNIT_ROWS + 1, target.panel), np.float32 if is_rounded else np.int32)
     multiply_tiles(x_words.ctypes.data, weight_words.ctypes.data, sums.ctypes.data)
-    found = sums if weight_format.stored == "bfloat16" else sums.view(np.int32)
-    return np.array_equal(found[: 2 * TILE], x @ weights.T)
+    return np.array_equal(sums[:UNIT_ROWS], x @ weights.T)
 
 
 def _words(weight_format: WeightFormat, values: Any) -> Any:
-    stored = weight_format.stored
-    is_bfloat16 = stored == "bfloat16"
-    data = round_to_bfloat16(values.astype(np.float32)) if is_bfloat16 else values.astype(NUMPY_DTYPES[stored])
-    return weight_format.words({"": StoredTensor(stored, data)}, slice(None))
+    """(rows, depth) whole numbers as words, (rows, TILE); the first of each row becomes the largest."""
+    values[:, 0] = _LARGEST  # so that a format with a scale for each row stores the numbers themselves
+    matrix = weight_format.encode(StoredTensor("float32", values.astype(np.float32)))
+    return weight_format.words(matrix.parts, slice(None))

@@ -17,7 +17,7 @@ from gte_np.kernels.operations.records import BATCH, RUN
 from gte_np.kernels.runtime.packed_weights import PackedWeights, Sizes, padded
 from gte_np.kernels.runtime.program import Buffers, Rows, Words, write_program
 from gte_np.kernels.targets import Target
-from gte_np.kernels.targets.matrix_units import TILE
+from gte_np.kernels.targets.matrix_units import UNIT_ROWS
 from gte_np.kernels.targets.target import CACHE_LINE, LANES
 
 # Rows are so much farther apart than they are long, in values: a cache line. Rows of 4 KB, say, would all compete for
@@ -44,7 +44,7 @@ def scratch_size(sizes: Sizes, longest: int, target: Target) -> int:
 
     It is for attention, for a panel of widened weights, or for the sums of a matrix unit and a row behind them.
     """
-    depth = max(sizes.hidden, sizes.inner, sizes.attention_width, 2 * TILE + 1)
+    depth = max(sizes.hidden, sizes.inner, sizes.attention_width, UNIT_ROWS + 1)
     return padded(max(attention_scratch(longest, sizes.head_width, target), depth * target.panel), LANES)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from gte_np.errors import BackendError
 from gte_np.kernels.targets import TARGETS
 from gte_np.kernels.targets.target import Target
-from gte_np.kernels.targets.x86 import V2, V3, V4
+from gte_np.kernels.targets.x86 import AMX, V2, V3, V4
 
 # What Linux calls instructions of x86 in /proc/cpuinfo, where LLVM has another name.
 _LINUX_X86_NAMES = {
@@ -36,7 +36,6 @@ _LINUX_X86_NAMES = {
     "sse4_1": "sse4.1",
     "sse4_2": "sse4.2",
 }
-_AMX = frozenset({"amx-bf16", "amx-int8", "amx-tile"})
 # The system call by which a process asks Linux for the registers of AMX, and its arguments.
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 # Bits of the two words in which Linux describes an ARM processor to a process (getauxval), with LLVM's names.
@@ -70,7 +69,7 @@ def host_features() -> frozenset[str]:
         return _features_of_linux_arm()
     if sys.platform == "linux" and (flags := _cpuinfo_flags()):
         features = frozenset(_LINUX_X86_NAMES.get(flag, flag) for flag in flags)
-        return features if "amx-tile" in features and may_use_amx() else features - _AMX
+        return features if "amx-tile" in features and may_use_amx() else features - AMX
     return _features_by_numpy()
 
 

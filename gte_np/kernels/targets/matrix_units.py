@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 Value = Any  # of LLVM
 
 TILE = 16  # rows of a tile register, and words of a row
+UNIT_ROWS = 2 * TILE  # of x that are multiplied together
 
 
 @dataclass(frozen=True)

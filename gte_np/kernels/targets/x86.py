@@ -12,6 +12,7 @@ _PAUSE = ("llvm.x86.sse2.pause", None)
 V2 = frozenset({"cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3"})
 V3 = V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"}
 V4 = V3 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
+AMX = frozenset({"amx-bf16", "amx-int8", "amx-tile"})
 
 # 8 of 16 registers of 4 values hold accumulators, 12 of 16 registers of 8, 28 of 32 registers of 16.
 SSE4 = Target("x86-64-v2", "x86_64", "x86-64-v2", V2, 4, 2, 1, False, _PAUSE, int8_dot_product=PairsOfInt16(4))
@@ -28,6 +29,6 @@ AVX512_BF16 = replace(
 AVX512_AMX = replace(
     AVX512_BF16,
     name="x86-64-v4-amx",
-    features=AVX512_BF16.features | {"amx-bf16", "amx-int8", "amx-tile"},
+    features=AVX512_BF16.features | AMX,
     matrix_unit=Amx(),
 )
