@@ -51,7 +51,7 @@ class TokenBatch:
                 f"expected a column and a token type for each of {tokens} input_ids, got {len(self.columns)} and "
                 f"{len(self.token_type_ids)}."
             )
-        if texts < 0 or self.offsets[0] != 0 or self.offsets[-1] != tokens or (np.diff(self.offsets) < 1).any():
+        if texts < 0 or self.offsets[0] != 0 or self.offsets[-1] != tokens or self.lengths.min(initial=1) < 1:
             raise InputError(
                 f"expected offsets that rise from 0 to the number of tokens, {tokens}, with a token in each text, "
                 f"got {_brief(self.offsets)}: a text has none, or only padding, or these are of another batch."
@@ -64,11 +64,16 @@ class TokenBatch:
 
     def _keep(self, name: str, dtype: type[np.signedinteger[Any]], most: int) -> None:
         """Replace a field by a copy of the (n,) integers in it that nobody can write to."""
-        array = check_integers(name, getattr(self, name), 0, most)
+        array = getattr(self, name)
+        if type(array) is not np.ndarray or array.dtype != dtype:
+            array = check_integers(name, array, 0, most).astype(dtype)
         if array.ndim != 1:
             raise InputError(f"expected {name} of one dimension, got shape {array.shape}.")
         # An array on top of bytes cannot be made writable again, not even by its flags.
-        object.__setattr__(self, name, np.frombuffer(array.astype(dtype).tobytes(), dtype))
+        kept = np.frombuffer(array.tobytes(), dtype)
+        if kept.min(initial=0) < 0:
+            check_integers(name, kept, 0, most)
+        object.__setattr__(self, name, kept)
 
     def __reduce__(self) -> tuple[type[TokenBatch], tuple[Any, ...]]:
         """Pickle and copy through the constructor, so that what arrives is checked."""
@@ -89,11 +94,11 @@ class TokenBatch:
         arrays = [_check_ids(text, text_ids) for text, text_ids in texts]
         if any(array.ndim != 1 for array in arrays):
             raise InputError("expected one list of token ids for each text.")
-        lengths = [len(array) for array in arrays]
+        lengths = np.array([len(array) for array in arrays], np.int64)
         offsets = offsets_of(lengths)
         fields: dict[str, Any] = {
             "input_ids": np.concatenate([np.empty(0, np.int32), *arrays]),
-            "columns": np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths),
+            "columns": (np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)).astype(np.int32),
             "token_type_ids": np.zeros(offsets[-1], np.int32),
             "offsets": offsets,
             "token_counts": lengths if token_counts is None else token_counts,
@@ -168,7 +173,9 @@ class TokenBatch:
 
 def offsets_of(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.integer]:
     """(B,) lengths -> (B + 1,) offsets of texts laid end to end."""
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
 
 
 def _check_ids(text: int, ids: ArrayLike) -> TokenArray:

@@ -198,7 +198,7 @@ class Tokenizer(Loaded):
             for group_ids, count in self._tokenize_group(group, most, count_all):
                 ids.append(np.asarray(group_ids, np.int32))
                 counts.append(count)
-        return TokenBatch.from_ids(ids, counts)
+        return TokenBatch.from_ids(ids, np.array(counts, np.int64))
 
     def tokens_of(self, text: str, *, special_tokens: bool = True) -> list[Token]:
         """Return all tokens of one text, and where in it they are, without [CLS] and [SEP] if they are not wanted.
