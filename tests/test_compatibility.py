@@ -28,6 +28,9 @@ class Device:
     def __str__(self) -> str:
         return self.name
 
+    def __repr__(self) -> str:  # which is part of a test's name, and has no address in it
+        return f"device({self.name!r})"
+
 
 HARMLESS: list[dict[str, Any]] = [
     {"convert_to_numpy": True},
