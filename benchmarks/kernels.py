@@ -10,24 +10,21 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from benchmarks import peaks
 from benchmarks.compare import RESULTS, environment
 from benchmarks.models import SHAPES
 from gte_np.formats import WeightFormat
 from gte_np.formats.bfloat16 import BFLOAT16
 from gte_np.formats.float_formats import FLOAT16, FLOAT32
 from gte_np.formats.int8 import INT8
-from gte_np.kernels.language.emitter import Emitter
-from gte_np.kernels.language.memory import load, offset, panel_width, store
+from gte_np.kernels.language.memory import offset, panel_width
 from gte_np.kernels.language.types import LANES, Pointer, float32, kernel, panel_pointer, pointer_to
-from gte_np.kernels.language.vectors import fma
 from gte_np.kernels.operations import attention, layer_norm, program
 from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at
@@ -44,64 +41,7 @@ WORDS = {"bfloat16x2": BFLOAT16, "int8x4": INT8}  # formats of several values a 
 SHAPES_OF_PRODUCTS = sorted(
     {(d, w) for d, _, _, f, *_ in SHAPES.values() for d, w in ((d, 3 * d), (d, d), (d, f), (f, d))}
 )
-CHAINS = 10  # of multiply-adds that do not depend on each other
 SECONDS = 0.4  # of each measurement
-
-
-def multiply_adds(values: Pointer, count: int) -> None:
-    """`count` times CHAINS multiply-adds of vectors, all in registers."""
-    x, y = load(values, 0), load(values, LANES)
-    a = b = c = d = e = f = g = h = i = j = load(values, 2 * LANES)
-    for _ in range(count):
-        a, b, c, d, e = fma(x, y, a), fma(x, y, b), fma(x, y, c), fma(x, y, d), fma(x, y, e)
-        f, g, h, i, j = fma(x, f, y), fma(x, g, y), fma(x, h, y), fma(x, i, y), fma(x, j, y)
-    store(values, 0, a + b + c + d + e + f + g + h + i + j)
-
-
-@intrinsic
-def dot_products(typing: Any, weights: Any, count: Any) -> Any:
-    """`count` times CHAINS steps of the product with packed weights, all in registers."""
-    panel = weights.dtype
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        pointer, steps = arguments
-        emit, step = Emitter(builder, panel.target), panel.format.step(panel.target)
-        x, weight = step.load_x(emit, pointer), step.load_weights(emit, _Registers(pointer), ir.IntType(64)(0), 0)
-        zero = emit.words(0) if panel.format is INT8 else emit.floats(0.0)
-        before, loop = builder.block, builder.append_basic_block("loop")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        left, sums = builder.phi(steps.type), [builder.phi(zero.type) for _ in range(CHAINS)]
-        left.add_incoming(steps, before)
-        left.add_incoming(builder.sub(left, steps.type(1)), loop)
-        nexts = [step.multiply_add(emit, x, weight, total) for total in sums]
-        for total, following in zip(sums, nexts, strict=True):
-            total.add_incoming(zero, before)
-            total.add_incoming(following, loop)
-        after = builder.append_basic_block("after")
-        builder.cbranch(builder.icmp_signed(">", left, steps.type(1)), loop, after)
-        builder.position_at_end(after)
-        for number, total in enumerate(nexts):
-            place = builder.bitcast(emit.at(pointer, number * LANES), zero.type.as_pointer())
-            builder.store(total, place, align=4)
-        return context.get_dummy_value()
-
-    return types.void(weights, types.int64), codegen
-
-
-class _Registers(NamedTuple):
-    """A panel of one step, whose weights are loaded once."""
-
-    weight: ir.Value
-
-    def weight_at(self, emit: Emitter, step: ir.Value, first: int) -> ir.Value:
-        """The pointer to the weights."""
-        return self.weight
-
-
-def chains(weights: Pointer, count: int) -> None:
-    """`dot_products`, for Python to call."""
-    dot_products(weights, count)
 
 
 def linear_of_words(
@@ -115,17 +55,6 @@ def linear_of_words(
         weight = offset(weights, panel * width * steps)
         linear = Linear(weight, constants, constants, 0, steps)
         linear_panel(rows, operand, linear, Matrix(offset(out, panel * width), out_stride), scratch)
-
-
-def read_memory(values: Pointer, count: int) -> None:
-    """Add up `count` values."""
-    a = b = c = d = load(values, 0)
-    for index in range(0, count, 4 * LANES):
-        a = a + load(values, index)
-        b = b + load(values, index + LANES)
-        c = c + load(values, index + 2 * LANES)
-        d = d + load(values, index + 3 * LANES)
-    store(values, 0, a + b + c + d)
 
 
 @kernel
@@ -208,11 +137,8 @@ def random(*shape: int) -> NDArray[np.float32]:
 
 def main() -> None:
     """Measure, print, write."""
-    count = 1_000_000
-    limit = compiled(multiply_adds, FLOATS, SIZE)
-    peak = max(count * CHAINS * LANES * 2 / limit(random(64), count) / 1e9 for _ in range(5))
-    large = random(1 << 26)
-    bandwidth = large.nbytes / compiled(read_memory, FLOATS, SIZE)(large, large.size) / 1e9
+    peak = peak_of(FLOAT32)
+    bandwidth = max_of(peaks.bandwidth(random(1 << 26), FLOAT32, host_target(), threads=1))
     print(f"limit {peak:.1f} GF/s, memory {bandwidth:.1f} GB/s")
     products = matrix_products(peak)
     fewer_bits = {kind: products_of_words(kind, weight_format) for kind, weight_format in WORDS.items()}
@@ -227,6 +153,16 @@ def main() -> None:
     }
     (RESULTS / "kernels.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results))
+
+
+def peak_of(weight_format: WeightFormat) -> float:
+    """Multiplications and additions of the product with packed weights, in billions a second."""
+    return 2 * max_of(peaks.peak(weight_format, host_target(), threads=1))
+
+
+def max_of(rate: peaks.Rate) -> float:
+    """The best of a few measurements, in billions."""
+    return max(rate() for _ in range(5)) / 1e9
 
 
 def matrix_products(peak: float) -> list[dict[str, Any]]:
@@ -246,12 +182,9 @@ def matrix_products(peak: float) -> list[dict[str, Any]]:
 
 
 def products_of_words(kind: str, weight_format: WeightFormat) -> dict[str, Any]:
-    """The limit of the processor's dot products, and how much of it linear layers reach: Gop/s."""
-    matrices, values, panel = weights_in(weight_format), weight_format.values_of_word, host_target().panel
-    count = 1_000_000
-    limit = compiled(chains, matrices, SIZE)
-    operations = 2 * count * CHAINS * LANES * values
-    peak = max(operations / limit(np.zeros(1024, np.float32), count) / 1e9 for _ in range(5))
+    """The limit of the processor's dot products, or matrix unit, and how much of it linear layers reach: Gop/s."""
+    matrices, panel = weights_in(weight_format), host_target().panel
+    peak = peak_of(weight_format)
     print(f"{kind}: limit {peak:.1f} Gop/s")
     run = compiled(linear_of_words, SIZE, FLOATS, SIZE, FLOATS, matrices, SIZE, FLOATS, FLOATS, SIZE, FLOATS)
     found = []

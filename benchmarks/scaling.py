@@ -12,7 +12,6 @@ import json
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,12 +19,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.compare import FOLDERS, RESULTS, environment
-from benchmarks.kernels import CHAINS, FLOATS, SIZE, multiply_adds, random
 from benchmarks.models import SHAPES
+from benchmarks.peaks import Rate, peak
 from gte_np import EmbeddingModel, TokenBatch
-from gte_np.kernels.language.types import LANES
-from gte_np.kernels.runtime.compile import Entry, compile_entry
-from gte_np.kernels.runtime.object_code import load_function
+from gte_np.formats.float_formats import FLOAT32
 from gte_np.kernels.targets.host import host_target
 
 LENGTHS = (1, 7, 12, 13, 20, 32, 41, 64, 128, 256, 512)
@@ -45,23 +42,24 @@ def main() -> None:
         subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmarks.models", model, str(folder)], check=True)
         for threads in (1, 2):
             bert = EmbeddingModel(folder, backend="numba", threads=threads).bert
+            limit = peak(FLOAT32, host_target(), threads)
             for batch in [[length] for length in LENGTHS] + [[BATCH_LENGTH] * count for count in BATCHES[1:]]:
-                figure = measure(bert.encode_batch, model, batch, threads)
+                figure = measure(bert.encode_batch, model, batch, limit)
                 results["models"].setdefault(model, []).append(figure)
                 print(model, figure, flush=True)
     (RESULTS / "scaling.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results))
 
 
-def measure(encode: Callable[[TokenBatch], Any], model: str, lengths: list[int], threads: int) -> dict[str, Any]:
-    """Seconds of a batch, and its arithmetic against the limit."""
+def measure(encode: Callable[[TokenBatch], Any], model: str, lengths: list[int], limit: Rate) -> dict[str, Any]:
+    """Seconds of a batch, and its arithmetic against the limit, in multiply-adds."""
     rng = np.random.default_rng(0)
     batch = TokenBatch.from_ids([rng.integers(0, 20000, length, dtype=np.int32) for length in lengths])
     encode(batch)
     times: list[float] = []
     peaks: list[float] = []
     while len(times) < 5 or sum(times) < SECONDS:
-        peaks.append(limit(threads))
+        peaks.append(limit())
         start = time.perf_counter()
         encode(batch)
         times.append(time.perf_counter() - start)
@@ -69,40 +67,18 @@ def measure(encode: Callable[[TokenBatch], Any], model: str, lengths: list[int],
     return {
         "texts": len(lengths),
         "tokens": lengths[0],
-        "threads": threads,
+        "threads": limit.threads,
         "seconds": seconds,
         "of_limit": arithmetic(model, lengths) / seconds / max(peaks),
     }
 
 
 def arithmetic(model: str, lengths: list[int]) -> float:
-    """Additions and multiplications of the linear layers and of attention, with all layers whole."""
+    """Multiply-adds of the linear layers and of attention, with all layers whole."""
     hidden, layers, _, inner, *_ = SHAPES[model]
-    linear = 2 * sum(lengths) * (4 * hidden * hidden + 2 * hidden * inner)
-    attention = 4 * hidden * sum(length * length for length in lengths)
+    linear = sum(lengths) * (4 * hidden * hidden + 2 * hidden * inner)
+    attention = 2 * hidden * sum(length * length for length in lengths)
     return float(layers * (linear + attention))
-
-
-def limit(threads: int, count: int = 10_000_000) -> float:
-    """Multiply-adds of so many threads at once, counted twice, in a second."""
-    call, values = _multiply_adds(), [random(64) for _ in range(threads)]
-    workers = [threading.Thread(target=call, args=(array.ctypes.data, count)) for array in values]
-    start = time.perf_counter()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return threads * count * CHAINS * LANES * 2 / (time.perf_counter() - start)
-
-
-def _multiply_adds() -> Callable[..., Any]:
-    if not _compiled:
-        code = compile_entry("multiply_adds", Entry(multiply_adds, (FLOATS, SIZE)), host_target())
-        _compiled.append(load_function(code, "multiply_adds", 2))
-    return _compiled[0]
-
-
-_compiled: list[Callable[..., Any]] = []
 
 
 if __name__ == "__main__":
