@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from contextlib import suppress
+from itertools import chain, islice
+from queue import Empty
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.batching import make_batches
+from gte_np.kernels.runtime.threads import pool
 from gte_np.token_batch import TokenBatch
 
 # A window: texts whose token ids are in memory at once. Batches of like lengths are made among them.
@@ -92,19 +94,54 @@ def different_texts(texts: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
 
 
 def _made_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """Map items, each of which is made on a thread while the one before it is used.
+    """Map items, each of which is made on a thread of the pool while the one before it is used.
 
-    When this generator ends, is closed or is dropped, so has the thread. A single item needs none.
+    When this generator ends, is closed or is dropped, nothing is being made. A single item needs no thread.
     """
     iterator = iter(items)
     first = list(islice(iterator, 2))
     if len(first) < 2:
         yield from map(make, first)
         return
-    from concurrent.futures import ThreadPoolExecutor  # slow to import
+    making = _Making(make, first[0])
+    try:
+        for item in chain(first[1:], iterator):
+            made = making.result()
+            making = _Making(make, item)
+            yield made
+        yield making.result()
+    finally:
+        making.wait()
 
-    with ThreadPoolExecutor(1, "gte_np-tokenizer") as thread:
-        waiting = deque(thread.submit(make, item) for item in first)
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(thread.submit(make, item) for item in islice(iterator, 1))
+
+class _Making(Generic[Made]):
+    """Something that a thread of the pool makes."""
+
+    def __init__(self, make: Callable[[Item], Made], item: Item) -> None:
+        self._made: list[Made] = []
+        self._error: BaseException | None = None
+        self._is_over = False
+        self._answers = pool().start(lambda: self._make(make, item))
+
+    def _make(self, make: Callable[[Item], Made], item: Item) -> None:
+        try:
+            self._made.append(make(item))
+        except BaseException as error:  # whoever waits raises it
+            self._error = error
+        self._is_over = True
+
+    def wait(self) -> None:
+        """Return when it is made. An interrupt may take the answer with it: so that is not asked for alone."""
+        while not self._is_over:
+            with suppress(Empty):
+                self._answers.get(timeout=0.1)
+
+    def result(self) -> Made:
+        """It, once it is made; raises what came instead."""
+        self.wait()
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # its traceback knows this object
+        return self._made[0]

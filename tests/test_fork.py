@@ -217,7 +217,7 @@ os._exit(0)
 AFTER_AN_ERROR = """
 with suppress(ZeroDivisionError), guard.no_fork():
     1 / 0
-assert not guard._depths
+assert not guard._current()
 fork(use, seconds=5)
 """
 
@@ -261,6 +261,29 @@ fork(use)
 
 def test_a_fork_whose_waiting_is_interrupted() -> None:
     assert run_program(FORK + GUARD + INTERRUPTED) == "KeyboardInterrupt\n"
+
+
+INTERRUPTED_WORK = """
+import random
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+for _ in range(2000):
+    with suppress(KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(20e-6, 120e-6))
+        while True:
+            use()
+other = begin(use)
+other.join(5)
+assert not other.is_alive()
+fork(use, seconds=5)
+"""
+
+
+def test_work_that_is_interrupted_at_any_moment_leaves_the_guard_free() -> None:
+    run_program(FORK + GUARD + INTERRUPTED_WORK)
 
 
 REFUSED = """
