@@ -125,7 +125,8 @@ def multiply_adds_of_a_round(weight_format: WeightFormat, target: Target) -> int
     values = weight_format.values_of_word
     if target.multiplies_tiles(weight_format.tile_product):
         return UNIT_SUMS * TILE**3 * values
-    return _accumulators(target) * LANES * values
+    words = 1 if weight_format.pair_step(target) is None else 2
+    return _accumulators(target) * LANES * values * words
 
 
 def _accumulators(target: Target) -> int:
@@ -157,7 +158,8 @@ def multiply_add_rounds(typing: Any, words: Any, rounds: Any) -> Any:
 
 def _emit_dot_products(emit: Emitter, packed: PanelType, pointer: ir.Value, rounds: ir.Value) -> None:
     """The steps of a tile whose rows and output features are all the same, but for what their sums begin with."""
-    builder, step = emit.builder, packed.format.step(packed.target)
+    builder = emit.builder
+    step = packed.format.pair_step(packed.target) or packed.format.step(packed.target)
     floats = builder.bitcast(pointer, FLOAT.as_pointer())
     panel = Panel(packed, pointer, INT64(LANES), bias=floats, constants=floats)
     x, weights = _Unknown(emit, packed.target, step.load_x(emit, floats)), step.load_weights(emit, panel, INT64(0), 0)

@@ -20,7 +20,7 @@ from gte_np.kernels.targets.host import host_features
 
 PACKAGES = ("gte_np", "numpy", "tokenizers", "safetensors", "huggingface_hub", "numba", "llvmlite")
 # Instructions for matrix products that some processors have and no target uses, by LLVM's names.
-UNUSED_FEATURES = ("avx512fp16", "bf16", "i8mm", "sve")
+UNUSED_FEATURES = ("avx512fp16", "sve")
 VARIABLES = (
     "HF_HOME",
     "HF_HUB_CACHE",

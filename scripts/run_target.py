@@ -32,6 +32,7 @@ from gte_np.kernels.runtime.kernel_functions import TARGET_VARIABLE, chosen_targ
 from gte_np.kernels.runtime.workspace import Workspace
 from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.host import runnable_targets
+from gte_np.kernels.targets.matrix_units import TILE
 from scripts.hash_states import DTYPES, LENGTHS, batch_for, encoder_of, states_of
 
 SHORT = 33  # tokens of the longest text that is computed again in other batches
@@ -139,7 +140,8 @@ def multiply(encoder: KernelEncoder, x: NDArray[np.uint8], factors: FloatArray) 
     program = workspace.begin(threads=1, wanted=False, keep_layers=False)
     step = program.steps[program.steps["operation"] == Operation.LINEAR][2:3].copy()
     linear = packed.layers[0].linears["intermediate"]
-    constants, bias, words = linear.constants.copy(), np.zeros_like(linear.bias), words_of(x, packed.target)
+    constants, bias = linear.constants.copy(), np.zeros_like(linear.bias)
+    words = words_of(np.pad(x, [(0, TILE), (0, 0)]), packed.target)  # a matrix unit reads rows behind the last one
     constants[:, 0] = 1  # (panels, 2, panel): scales, and sums of weights
     out = np.empty((rows, len(bias)), np.float32)
     arrays: dict[str, NDArray[Any]] = {

@@ -9,8 +9,7 @@ best one, or else by any that has it, in a process without Numba (`scripts.run_t
 
 - reference: the largest difference of hidden states from the NumPy backend's, with the limits of the tests;
 - transformers: the same from the golden arrays of transformers, for all-MiniLM-L6-v2 in float32;
-- bits: hashes of hidden states against tests/data/state_hashes.json, where all targets with fused multiply-adds share
-  one, and those without another;
+- bits: hashes of hidden states against tests/data/state_hashes.json, where all targets that round alike share one;
 - batches: short texts alone, and in another order, to the last bit;
 - int8 sums: sums of products of bytes against exact ones.
 

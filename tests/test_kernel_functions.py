@@ -155,14 +155,21 @@ def test_targets_by_what_numpy_found(simd: dict[str, Any], best: str | None, mon
 
 @pytest.mark.skipif(sys.platform != "linux", reason="getauxval is Linux's")
 @pytest.mark.parametrize(
-    ("words", "features"),
-    [({}, set()), ({16: 1 << 20}, {"dotprod"}), ({16: 1 << 20, 26: 1 << 13 | 1 << 14}, {"dotprod", "i8mm", "bf16"})],
+    ("words", "features", "best"),
+    [
+        ({}, set(), "aarch64"),
+        ({16: 1 << 20}, {"dotprod"}, "aarch64-dotprod"),
+        ({16: 1 << 20, 26: 1 << 13 | 1 << 14}, {"dotprod", "i8mm", "bf16"}, "aarch64-bf16"),
+        ({16: 1 << 20, 26: 1 << 13}, {"dotprod", "i8mm"}, "aarch64-i8mm"),
+    ],
 )
-def test_features_of_arm_by_getauxval(
-    words: dict[int, int], features: set[str], monkeypatch: pytest.MonkeyPatch
+def test_targets_of_arm_by_getauxval(
+    words: dict[int, int], features: set[str], best: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: type("Library", (), {"getauxval": _Callable(words)})())
-    assert host._features_of_linux_arm() == features
+    found = host._features_of_linux_arm()
+    assert found == features
+    assert next(target.name for target in TARGETS if target.runs_on("aarch64", found)) == best
 
 
 class _Callable:

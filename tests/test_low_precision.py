@@ -19,7 +19,7 @@ from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand
 from gte_np.kernels.runtime.compile import entries
 from gte_np.kernels.targets import Target
-from gte_np.kernels.targets.arm import NEON, NEON_DOTPROD
+from gte_np.kernels.targets.arm import NEON, NEON_BF16, NEON_DOTPROD, NEON_I8MM
 from gte_np.kernels.targets.dot_products import (
     DotInt8,
     DotProduct,
@@ -271,7 +271,9 @@ def test_bytes_are_widened_in_memory_for_several_tiles_alone(tiles: int, target:
     words = depth // 2 if tiles > 1 and target.int8_dot_product.x_words == 2 else 0
     pairs = inputs[1].astype(np.int16).reshape(depth // 4, 2, 2, width).transpose(0, 2, 3, 1)  # 0 2, then 1 3
     assert np.array_equal(scratch[:words].view(np.int16).reshape(-1), pairs.reshape(-1)[: 2 * words * width])
-    assert np.isnan(scratch[max(words, UNIT_ROWS + 1 if target.multiplies_tiles("int8") else 0) :]).all()
+    arranged = depth // 4 if tiles > 1 and target.int8_pair_product is not None else 0
+    of_unit = UNIT_ROWS + 1 if target.multiplies_tiles("int8") else 0
+    assert np.isnan(scratch[max(words, arranged, of_unit) :]).all()
 
 
 def int8_dot_products() -> dict[str, DotProduct]:
@@ -283,14 +285,14 @@ def int8_dot_products() -> dict[str, DotProduct]:
         ways |= {f"pairs of 16 bits, {lanes} lanes": PairsOfInt16(lanes) for lanes in widths}
     if isinstance(here.int8_dot_product, DotInt8):
         ways |= {f"dot, {lanes} lanes": DotInt8(lanes) for lanes in widths}
-    if isinstance(here.int8_dot_product, SignedDotInt8):
+    if "dotprod" in here.features:
         ways["signed dot"] = SignedDotInt8()
     return ways
 
 
 @pytest.mark.parametrize("name", int8_dot_products())
 def test_all_dot_products_of_int8_give_the_same_bits(name: str) -> None:
-    best = replace(host_target(), name="without a matrix unit", matrix_unit=None)
+    best = replace(host_target(), name="with dot products alone", matrix_unit=None, int8_pair_product=None)
     other = replace(best, name=f"with {name}", int8_dot_product=int8_dot_products()[name])
     for rows, depth in ((1, 7), (best.tile_rows, 384), (100, 1030)):
         for extreme in (False, True):
@@ -298,13 +300,26 @@ def test_all_dot_products_of_int8_give_the_same_bits(name: str) -> None:
             assert same_bits(product(INT8, other, inputs), product(INT8, best, inputs))
 
 
-@pytest.mark.parametrize(("target_of_arm", "has_it"), [(NEON_DOTPROD, True), (NEON, False)])
-def test_arm_gets_its_instruction(target_of_arm: Target, has_it: bool) -> None:
-    text = assembly(entries(target_of_arm)["encode_int8"], target_of_arm)
-    # In the loop for each number of rows, one for each register of a row.
-    in_loops = sum(range(target_of_arm.tile_rows + 1)) * LANES // target_of_arm.vector_width
-    count = text.count("\tsdot\t")
-    assert count >= in_loops if has_it else count == 0
+# In the loop for each number of rows, four for each row; in that for each number of pairs, eight for each pair.
+IN_LOOPS = 4 * (1 + 2 + 3 + 4 + 5 + 6)
+IN_LOOPS_OF_PAIRS = 8 * (1 + 2 + 3)
+
+
+@pytest.mark.parametrize(("target_of_arm", "weight_format", "instructions"), [
+    (NEON_BF16, BFLOAT16, {"bfdot", "bfmmla"}),
+    (NEON_I8MM, BFLOAT16, set()),
+    (NEON_I8MM, INT8, {"sdot", "usmmla"}),
+    (NEON_DOTPROD, INT8, {"sdot"}),
+    (NEON, INT8, set()),
+])  # fmt: skip
+def test_arm_gets_its_instructions(
+    target_of_arm: Target, weight_format: WeightFormat, instructions: set[str]
+) -> None:
+    text = assembly(entries(target_of_arm)[f"encode_{weight_format.name}"], target_of_arm)
+    counts = {name: text.count(f"\t{name}\t") for name in ("bfdot", "bfmmla", "sdot", "usmmla")}
+    assert {name for name, count in counts.items() if count} == instructions
+    for name in instructions:
+        assert counts[name] >= (IN_LOOPS_OF_PAIRS if name.endswith("mmla") else IN_LOOPS)
 
 
 def bfloat16_inputs(rows: int, depth: int, target: Target) -> tuple[Any, ...]:
@@ -325,9 +340,11 @@ def test_bfloat16_products(depth: int, target: Target) -> None:
 
 
 def test_both_dot_products_of_bfloat16_give_the_same_bits() -> None:
-    best = host_target()
-    best = replace(best, name="without a matrix unit", matrix_unit=None)
+    here = host_target()
+    best = replace(here, name="with dot products alone", matrix_unit=None, bfloat16_pair_product=None)
     other = replace(best, name="with widened bfloat16", bfloat16_dot_product=WidenedBfloat16())
+    if best.bfloat16_dot_product.rounding:
+        other = here
     for rows, depth in ((1, 7), (best.tile_rows, 384), (100, 1030)):
         inputs = bfloat16_inputs(rows, depth, best)
         assert same_bits(product(BFLOAT16, other, inputs), product(BFLOAT16, best, inputs))

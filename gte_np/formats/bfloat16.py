@@ -34,6 +34,10 @@ class Bfloat16(WeightFormat):
         """Two products, that of the second values first, by the target's dot product if it has one."""
         return DotProductStep(target.bfloat16_dot_product)
 
+    def pair_step(self, target: Any) -> ProductStep | None:
+        """The same by the target's pair product."""
+        return None if target.bfloat16_pair_product is None else DotProductStep(target.bfloat16_pair_product)
+
 
 def round_to_bfloat16(values: FloatArray) -> NDArray[np.uint16]:
     """The 16-bit patterns of the nearest bfloat16 values, ties to even."""

@@ -98,6 +98,10 @@ class Int8(WeightFormat):
         """Four products, by the target's dot product if it has one."""
         return Int8Step(target.int8_dot_product)
 
+    def pair_step(self, target: Any) -> ProductStep | None:
+        """The same by the target's pair product."""
+        return None if target.int8_pair_product is None else Int8Step(target.int8_pair_product)
+
 
 class Int8In16Bits(Int8):
     """The same integers in 16 bits, two a word, as a tile has just widened them: see `PairsOfInt16`."""

@@ -184,6 +184,10 @@ class WeightFormat(ABC):
     def step(self, target: Any) -> ProductStep:
         """The step of a product on a `gte_np.kernels.targets.Target`."""
 
+    def pair_step(self, target: Any) -> ProductStep | None:
+        """The step of a product in pairs of rows, see `gte_np.kernels.operations.row_pairs`, if a target has one."""
+        return None
+
 
 class ProductStep(ABC):
     """One step of a matrix product: a word of each row of x meets a word of each output feature of a panel.

@@ -180,6 +180,23 @@ class Emitter:
         function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
         return self.builder.call(function, [x, y, z])
 
+    def repeated(self, first: ir.Value, second: ir.Value) -> ir.Value:
+        """Words that are two 64-bit values, four times."""
+        pair = ir.Constant(ir.VectorType(INT64, 2), ir.Undefined)
+        for place, value in enumerate((first, second)):
+            pair = self.builder.insert_element(pair, value, INT32(place))
+        return self.as_words(self._shuffled(pair, pair, [0, 1] * (LANES // 4)))
+
+    def zipped(self, first: ir.Value, second: ir.Value, run: int) -> list[ir.Value]:
+        """The lanes of two vectors in turn, so many of each at a time: the lower and the upper half of them."""
+        turns = sorted(range(2 * LANES), key=lambda lane: (lane % LANES // run, lane))
+        return [self._shuffled(first, second, half) for half in (turns[:LANES], turns[LANES:])]
+
+    def unzipped(self, lower: ir.Value, upper: ir.Value, run: int) -> list[ir.Value]:
+        """The two vectors that were zipped."""
+        first = [lane for lane in range(2 * LANES) if not lane // run % 2]
+        return [self._shuffled(lower, upper, lanes) for lanes in (first, [lane + run for lane in first])]
+
     # --- instructions of a processor ------------------------------------------------------------------------------
 
     def in_parts(self, lanes: int, name: str, *vectors: ir.Value, result: ir.VectorType | None = None) -> ir.Value:

@@ -19,6 +19,7 @@ from gte_np.kernels.operations.matmul import (
     tiles_of,
 )
 from gte_np.kernels.operations.matrix_unit import unit_panel
+from gte_np.kernels.operations.row_pairs import arrange_weights, paired_tiles
 from gte_np.kernels.targets.matrix_units import TILE
 
 FEW_ROWS = 12  # of them, dot products with the same sums read weights faster than a matrix unit
@@ -37,6 +38,8 @@ def _linear_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def
     if packed.target.multiplies_tiles(packed.format.tile_product):
         is_exact = packed.format.tile_product not in packed.target.matrix_unit.rounded
         return _by_unit(FEW_ROWS if is_exact else 0)
+    if packed.format.pair_step(packed.target) is not None:
+        return _pairing_panel
     return _panel if packed.format.widened(packed.target) is None else _widening_panel
 
 
@@ -54,6 +57,15 @@ def _by_unit(few: int) -> Callable[..., None]:
             linear_tiles(rows, x, linear, out)
 
     return panel
+
+
+def _pairing_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
+    """Several tiles go by pairs of rows, for which weights are arranged in `scratch`, if the depth is even."""
+    if tiles_of(linear.weight, rows) > 1 and linear.steps % 2 == 0:
+        arrange_weights(linear, scratch)
+        paired_tiles(rows, x, linear, out, scratch)
+    else:
+        linear_tiles(rows, x, linear, out)
 
 
 def _widening_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]

@@ -127,7 +127,7 @@ def linear_tile(typing: Any, rows: Any, x: Any, linear: Any, out: Any, widened: 
         panel, steps = first_panel(builder, packed, layer)
         emit = Emitter(builder, packed.target)
         kept = None if isinstance(widened, types.NoneType) else kept
-        product = _Product(packed.format.step(packed.target), panel, fields(builder, words, 2), factors, steps, kept)
+        product = Product(packed.format.step(packed.target), panel, fields(builder, words, 2), factors, steps, kept)
         product.emit_tiles(emit, count, fields(builder, target, 2))
         return context.get_dummy_value()
 
@@ -148,7 +148,7 @@ def float32_tile(typing: Any, like: Any, rows: Any, x: Any, y: Any, depth: Any, 
         weight, stride = fields(builder, y_matrix, 2)
         panel = Panel(packed, weight, stride, bias=None, constants=None)
         x_fields = fields(builder, x_matrix, 2)
-        product = _Product(FLOAT32.step(packed.target), panel, x_fields, None, steps, widened=None)
+        product = Product(FLOAT32.step(packed.target), panel, x_fields, None, steps, widened=None)
         product.emit_tiles(emit, count, fields(builder, target, 2))
         return context.get_dummy_value()
 
@@ -212,7 +212,7 @@ def first_panel(builder: ir.IRBuilder, packed: PanelType, linear: ir.Value) -> t
 
 
 @dataclass
-class _Product:
+class Product:
     """A product while code is emitted. `x` is a pointer and a stride."""
 
     step: ProductStep
@@ -233,30 +233,30 @@ class _Product:
             block = builder.append_basic_block(f"rows_{rows}")
             switch.add_case(INT64(rows), block)
             builder.position_at_end(block)
-            for row, accumulators in enumerate(self._loop(emit, [self.step.start(emit, columns)] * rows)):
-                self._finish_row(emit, row, accumulators, columns, out)
+            for row, accumulators in enumerate(self.loop(emit, [self.step.start(emit, columns)] * rows)):
+                self.finish_row(emit, row, accumulators, columns, out)
             builder.branch(end)
         builder.position_at_end(end)
 
-    def _finish_row(self, emit: Emitter, row: int, accumulators: list[Any], columns: list[Any], out: Any) -> None:
+    def finish_row(self, emit: Emitter, row: int, accumulators: list[Any], columns: list[Any], out: Any) -> None:
+        """Write the results of a row."""
         factors = None if self.factors is None else emit.at(self.factors, row * FACTORS)
         pointer, stride = out
         out_row = emit.at(pointer, emit.builder.mul(stride, INT64(row)))
         finished = self.step.finish(emit, accumulators, columns, self.panel, factors)
         self.panel.store_row(emit, finished, out_row)
 
-    def _loop(self, emit: Emitter, start: list[list[Any]]) -> list[list[Any]]:
+    def loop(self, emit: Emitter, start: list[list[Any]]) -> list[list[Any]]:
         """Emit the loop over all steps for one number of rows: accumulators, row by row, before and after."""
         builder = emit.builder
-        x, x_stride = self.x
-        x_rows = [emit.at(x, builder.mul(x_stride, INT64(row))) for row in range(len(start))]
+        x_rows = self.x_rows(emit, len(start))
         before, loop = builder.block, builder.append_basic_block("loop")
         builder.branch(loop)
         builder.position_at_end(loop)
         step = builder.phi(INT64)
         step.add_incoming(INT64(0), before)
         accumulators = [[builder.phi(value.type) for value in row] for row in start]
-        sums = self._one_step(emit, step, x_rows, accumulators)
+        sums = self.one_step(emit, step, x_rows, accumulators)
         for phi, first, following in zip(_flat(accumulators), _flat(start), _flat(sums), strict=True):
             phi.add_incoming(first, before)
             phi.add_incoming(following, loop)
@@ -269,9 +269,15 @@ class _Product:
         builder.position_at_end(after)
         return sums
 
-    def _one_step(
-        self, emit: Emitter, step: ir.Value, x_rows: list[ir.Value], accumulators: list[list[Any]]
+    def x_rows(self, emit: Emitter, count: int) -> list[Any]:
+        """Pointers to the first rows of x."""
+        x, x_stride = self.x
+        return [emit.at(x, emit.builder.mul(x_stride, INT64(row))) for row in range(count)]
+
+    def one_step(
+        self, emit: Emitter, step: ir.Value, x_rows: list[Any], accumulators: list[list[Any]]
     ) -> list[list[Any]]:
+        """The accumulators after a step."""
         weights = self._weights_at(emit, step)
         place = emit.builder.mul(step, INT64(self.step.x_words)) if self.step.x_words > 1 else step
         sums = []

@@ -1,7 +1,8 @@
 """Dot products of words: what a target does with two bfloat16, or four bytes, in each of 16 lanes.
 
 All of a kind give the same sums, whatever the instructions: those of whole numbers exactly, those of bfloat16 as long
-as no product is below 1e-38. The methods emit code; see `gte_np.formats.weight_format.ProductStep`.
+as no product is below 1e-38 and both are rounded alike. The methods emit code; see
+`gte_np.formats.weight_format.ProductStep`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ class DotProduct(ABC):
     """accumulator + the dot product of the values in each lane of x and weights.
 
     `lanes` is how many of the 16 lanes of 32 bits one instruction takes. `x_words` is how many words of x meet a word
-    of weights: one, or two if values of x are kept in twice the bits.
+    of weights: one, or two if values of x are kept in twice the bits. `rounding` is how sums are rounded, if not to
+    the nearest number.
     """
 
     lanes: int = 16
     x_words: ClassVar[int] = 1
+    rounding: ClassVar[str] = ""
 
     def weights(self, emit: Any, words: Value) -> Value:
         """16 words of weights, ready to be multiplied."""
@@ -125,24 +128,57 @@ class PairsOfInt16(DotProduct):
         return emit.builder.add(accumulator, pairs)
 
 
-class SignedDotInt8(DotProduct):
-    """ARM's instruction for four products of signed bytes.
+class NeonProduct(DotProduct):
+    """ARM's instructions, which all have the same operands."""
+
+    instruction: ClassVar[str]
+
+    def add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
+        """One instruction a register."""
+        octets = emit.as_octets(x), emit.as_octets(weights)
+        return emit.in_parts(4, f"llvm.aarch64.neon.{self.instruction}", accumulator, *octets)
+
+
+class SignedDotInt8(NeonProduct):
+    """ARM's instruction for four products of signed bytes (FEAT_DotProd).
 
     x is unsigned, and 128 less is signed: the accumulators begin with what that leaves out.
     """
+
+    instruction: ClassVar[str] = "sdot.v4i32.v16i8"
 
     def x(self, emit: Any, *words: Value) -> Value:
         """128 less in each byte: its highest bit flipped."""
         return emit.builder.xor(words[0], emit.words(-0x7F7F7F80))
 
-    def add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
-        """One instruction a register."""
-        octets = emit.as_octets(x), emit.as_octets(weights)
-        return emit.in_parts(4, "llvm.aarch64.neon.sdot.v4i32.v16i8", accumulator, *octets)
-
     def start(self, emit: Any, weight_sums: Value) -> Value:
         """128 times the sum of all weights."""
         return emit.builder.fptosi(emit.builder.fmul(weight_sums, emit.floats(128.0)), emit.words(0).type)
+
+
+class PairsInt8(NeonProduct):
+    """ARM's instruction for eight bytes of two rows, and of two output features (FEAT_I8MM).
+
+    Four lanes have the first row's sums with both features, then the second row's; x and weights are two words each.
+    """
+
+    instruction: ClassVar[str] = "usmmla.v4i32.v16i8"
+
+
+class OddBfloat16(NeonProduct):
+    """ARM's instruction for two products of bfloat16 (FEAT_BF16).
+
+    It rounds their sum, and then the accumulator, to odd: of the two numbers around it, to that whose last bit is 1.
+    """
+
+    instruction: ClassVar[str] = "bfdot.v4f32.v16i8"
+    rounding: ClassVar[str] = "to odd"
+
+
+class PairsBfloat16(OddBfloat16):
+    """ARM's instruction for two rows and two output features, as `PairsInt8`, with the sums of `OddBfloat16`."""
+
+    instruction: ClassVar[str] = "bfmmla.v4f32.v16i8"
 
 
 class PlainInt8(DotProduct):

@@ -23,6 +23,8 @@ class Target:
     vectors of 16 columns of the tile of a matrix product that stays in registers: its accumulators must leave room
     for a row of weights and one value of x. `has_float16` tells of an instruction that widens float16 to float32.
     `matrix_unit` multiplies tiles where the depth of a product suits it; the dot products then take the same words.
+    `bfloat16_pair_product` and `int8_pair_product` multiply many rows, as `gte_np.kernels.operations.row_pairs` says,
+    with the sums of the dot products; rows of int8 are in bytes then.
     `pause` is the LLVM intrinsic that a waiting thread calls, with its argument.
     """
 
@@ -38,6 +40,8 @@ class Target:
     bfloat16_dot_product: DotProduct = field(default=WidenedBfloat16(), repr=False)
     int8_dot_product: DotProduct = field(default=PlainInt8(), repr=False)
     matrix_unit: MatrixUnit | None = field(default=None, repr=False)
+    bfloat16_pair_product: DotProduct | None = field(default=None, repr=False)
+    int8_pair_product: DotProduct | None = field(default=None, repr=False)
     lacking: frozenset[str] = frozenset()
 
     @property
@@ -54,8 +58,10 @@ class Target:
     def __str__(self) -> str:
         """All that machine code depends on."""
         tile = f"tiles of {self.tile_rows} x {self.tile_vectors}"
-        products = f"{self.bfloat16_dot_product}, {self.int8_dot_product} and {self.matrix_unit}"
-        return f"{self.name} ({self.machine}, {self.cpu}, {self.feature_list}, {tile}, {products})"
+        products = (self.bfloat16_dot_product, self.int8_dot_product, self.matrix_unit)
+        in_pairs = (self.bfloat16_pair_product, self.int8_pair_product)
+        parts = (self.machine, self.cpu, self.feature_list, tile, *products, *in_pairs)
+        return f"{self.name} ({', '.join(map(str, parts))})"
 
     @property
     def has_fused_multiply_add(self) -> bool:
@@ -66,6 +72,8 @@ class Target:
         """How sums of a format's products are rounded: targets that say the same give the same bits."""
         if self.matrix_unit is not None and tile_product in self.matrix_unit.rounded:
             return "numba in tiles"
+        if tile_product == "bfloat16" and self.bfloat16_dot_product.rounding:
+            return f"numba rounded {self.bfloat16_dot_product.rounding}"
         return "numba" if self.has_fused_multiply_add else "numba without fused multiply-add"
 
     def multiplies_tiles(self, tile_product: str | None) -> bool:
