@@ -22,7 +22,7 @@ demo: $(VENV)/ready $(MINILM)
 	    "A happy dog runs over the beach" "How large is the population of England's capital?"
 
 test: $(VENV)/ready $(MINILM)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 # Jobs on a real Ray, which is large (some 500 MB): it has an environment of its own.
 test-ray: $(RAY_VENV)/ready
