@@ -562,10 +562,11 @@ warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons: that th
 model = EmbeddingModel(sys.argv[1], backend="numba", threads=2)
 texts = [f"number {number}" for number in range(40)]
 expected = model.encode(texts)
-encoder, opened = model.bert._encoder, threading.Event()
+encoder, begun, opened = model.bert._encoder, threading.Event(), threading.Event()
 run_all = encoder._run_all
 
 def wait(job):
+    begun.set()
     opened.wait()
     run_all(job)
 
@@ -574,10 +575,12 @@ def check(number):
 
 encoder._run_all = wait
 callers = [threading.Thread(target=check, args=[number], daemon=True) for number in range(10)]
-for caller in callers:
+callers[0].start()
+begun.wait()  # it is at work alone
+for caller in callers[1:]:
     caller.start()
-while len(model._merging._current().waiting) < 9:  # one is at work
-    pass
+while len(model._merging._current().waiting) < 9:
+    time.sleep(0.01)
 child = os.fork()
 if child == 0:
     signal.alarm(20)
