@@ -197,6 +197,7 @@ def test_a_budget_of_tokens_and_who_waited_longest(
         gate.let(1)
         wait_until(partial(lambda batch: len(gate.batches) == batch, batch))
     assert gate.batches == [[3], [64] * 8, [4, *[64] * 7], [64] * 8, [64] * 8]
+    wait_until(lambda: done != [])
     assert done == [1]
     gate.let()
     assert first.done()
