@@ -28,8 +28,6 @@ from gte_np.kernels.language.types import LANES, Pointer, float32, kernel, panel
 from gte_np.kernels.operations import attention, layer_norm, program
 from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at
-from gte_np.kernels.runtime.compile import Entry, compile_entry
-from gte_np.kernels.runtime.object_code import load_function
 from gte_np.kernels.runtime.workspace import stride_of
 from gte_np.kernels.targets.host import host_target
 
@@ -110,8 +108,7 @@ def normalize(rows: int, x: Pointer, width: int, added: Pointer, weight: Pointer
 
 def compiled(function: Callable[..., None], *arguments: Any) -> Callable[..., float]:
     """The median seconds of a call of the compiled function; arrays are given by their addresses."""
-    name = function.__name__
-    call = load_function(compile_entry(name, Entry(function, arguments), host_target()), name, len(arguments))
+    call = peaks.compiled(function, *arguments, target=host_target())
 
     def seconds(*values: Any) -> float:
         raw = [value.ctypes.data if isinstance(value, np.ndarray) else value for value in values]

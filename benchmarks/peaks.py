@@ -80,7 +80,7 @@ class Rate:
 
 def peak(weight_format: WeightFormat, target: Target, threads: int) -> Rate:
     """Multiply-adds a second of the product with packed weights of a format."""
-    loop = compiled(multiply_adds, panel_pointer(weight_format, target), types.int64)
+    loop = compiled(multiply_adds, panel_pointer(weight_format, target), types.int64, target=target)
     operands = [words() for _ in range(threads)]  # which the loop overwrites
 
     def run(thread: int, rounds: int) -> None:
@@ -91,7 +91,8 @@ def peak(weight_format: WeightFormat, target: Target, threads: int) -> Rate:
 
 def bandwidth(matrices: NDArray[Any], weight_format: WeightFormat, target: Target, threads: int) -> Rate:
     """Bytes a second of reading packed weights, again and again; each thread reads a part of them."""
-    loop = compiled(read, panel_pointer(weight_format, target), types.int64, types.int64, pointer_to(float32))
+    kinds = panel_pointer(weight_format, target), types.int64, types.int64, pointer_to(float32)
+    loop = compiled(read, *kinds, target=target)
     part = matrices.nbytes // threads // (STREAMS * CACHE_LINE) * STREAMS * CACHE_LINE
     sums = np.zeros((threads, LANES), np.float32)
 
@@ -101,11 +102,10 @@ def bandwidth(matrices: NDArray[Any], weight_format: WeightFormat, target: Targe
     return Rate(run, part, threads)
 
 
-def compiled(function: Callable[..., None], words: types.CPointer, *others: types.Type) -> Callable[..., Any]:
-    """The function for the target of the packed weights that it gets first."""
+def compiled(function: Callable[..., None], *arguments: types.Type, target: Target) -> Callable[..., Any]:
+    """The function, of arguments of these types, as Python can call it with addresses and numbers."""
     name = function.__name__
-    code = compile_entry(name, Entry(function, (words, *others)), words.dtype.target)
-    return load_function(code, name, 1 + len(others))
+    return load_function(compile_entry(name, Entry(function, arguments), target), name, len(arguments))
 
 
 def words() -> NDArray[np.uint32]:

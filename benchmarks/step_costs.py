@@ -115,12 +115,14 @@ def _step(threads: int, size: int, tasks: int) -> float:
 
 @cache
 def _compiled_steps() -> Callable[..., Any]:
-    return compiled(steps_of_nothing, panel_pointer(FLOAT32, host_target()), *[types.int64] * 4)
+    target = host_target()
+    return compiled(steps_of_nothing, panel_pointer(FLOAT32, target), *[types.int64] * 4, target=target)
 
 
 def _handover() -> float:
     """Seconds from one thread's addition to the other's."""
-    run = compiled(hand_over, panel_pointer(FLOAT32, host_target()), types.int64, types.int64)
+    target = host_target()
+    run = compiled(hand_over, panel_pointer(FLOAT32, target), types.int64, types.int64, target=target)
     plan = np.zeros(2 * LINE, np.int64)
 
     def once() -> float:

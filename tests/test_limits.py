@@ -67,7 +67,8 @@ def test_each_layer_has_its_own_bound(small_folder: Path) -> None:
 def test_every_accumulator_has_every_multiply_add(target: Target) -> None:
     words, rounds = peaks.words().view(np.float32), 10
     before, counted = words.copy(), peaks.multiply_adds_of_a_round(FLOAT32, target)
-    peaks.compiled(peaks.multiply_adds, panel_pointer(FLOAT32, target), types.int64)(words.ctypes.data, rounds)
+    function = peaks.compiled(peaks.multiply_adds, panel_pointer(FLOAT32, target), types.int64, target=target)
+    function(words.ctypes.data, rounds)
     sums = before[16 : 16 + counted].reshape(-1, 16) + rounds * before[0] * before[:16]
     np.testing.assert_allclose(words[16 : 16 + counted], sums.reshape(-1), rtol=1e-5, atol=1e-5)
     assert np.array_equal(words[16 + counted :], before[16 + counted :])
@@ -81,9 +82,8 @@ def test_no_product_is_computed_before_the_loop(target: Target, product: str) ->
 
 
 def test_every_byte_is_read() -> None:
-    function = peaks.compiled(
-        peaks.read, panel_pointer(INT8, host_target()), types.int64, types.int64, pointer_to(float32)
-    )
+    kinds = panel_pointer(INT8, host_target()), types.int64, types.int64, pointer_to(float32)
+    function = peaks.compiled(peaks.read, *kinds, target=host_target())
     matrices = np.random.default_rng(0).integers(0, 2**32, (7 * peaks.STREAMS, 16), np.uint32)
     found = np.zeros(16, np.uint32)
     function(matrices.ctypes.data, matrices.nbytes, 1, found.ctypes.data)

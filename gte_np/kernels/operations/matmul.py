@@ -20,6 +20,7 @@ input features is packed as the panels (1 3  2 4) and (5 7  6 8).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -211,6 +212,20 @@ def first_panel(builder: ir.IRBuilder, packed: PanelType, linear: ir.Value) -> t
     return Panel(packed, weight, INT64(packed.target.panel), bias, constants), steps
 
 
+def choices(builder: ir.IRBuilder, number: ir.Value, most: int) -> Iterator[int]:
+    """Emit the choice among numbers from 1 to `most`; what is emitted while one is given, is done for that one."""
+    builder.function.attributes.add("noinline")  # one copy of all that is enough, and compiles faster
+    end = builder.append_basic_block("end")
+    switch = builder.switch(number, end)
+    for case in range(1, most + 1):
+        block = builder.append_basic_block(f"case_{case}")
+        switch.add_case(INT64(case), block)
+        builder.position_at_end(block)
+        yield case
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
 @dataclass
 class Product:
     """A product while code is emitted. `x` is a pointer and a stride."""
@@ -224,19 +239,10 @@ class Product:
 
     def emit_tiles(self, emit: Emitter, count: ir.Value, out: list[ir.Value]) -> None:
         """Emit a loop for every number of rows, and the choice among them."""
-        builder = emit.builder
-        builder.function.attributes.add("noinline")  # one copy of these loops is enough, and compiles faster
         columns = self.step.columns(emit, self.panel)
-        end = builder.append_basic_block("end")
-        switch = builder.switch(count, end)
-        for rows in range(1, self.panel.packed.target.tile_rows + 1):
-            block = builder.append_basic_block(f"rows_{rows}")
-            switch.add_case(INT64(rows), block)
-            builder.position_at_end(block)
+        for rows in choices(emit.builder, count, self.panel.packed.target.tile_rows):
             for row, accumulators in enumerate(self.loop(emit, [self.step.start(emit, columns)] * rows)):
                 self.finish_row(emit, row, accumulators, columns, out)
-            builder.branch(end)
-        builder.position_at_end(end)
 
     def finish_row(self, emit: Emitter, row: int, accumulators: list[Any], columns: list[Any], out: Any) -> None:
         """Write the results of a row."""

@@ -28,6 +28,7 @@ from gte_np.kernels.operations.matmul import (
     Matrix,
     Operand,
     Product,
+    choices,
     fields,
     first_panel,
     matrix_at,
@@ -107,22 +108,15 @@ class _PairedProduct(Product):
     def emit_tiles(self, emit: Emitter, count: ir.Value, out: list[ir.Value]) -> None:
         """Emit a loop for every number of pairs, and the choice among them."""
         builder = emit.builder
-        builder.function.attributes.add("noinline")
         columns = self.step.columns(emit, self.panel)
         start = [half for vector in self.step.start(emit, columns) for half in emit.zipped(vector, vector, 2)]
-        end = builder.append_basic_block("end")
-        switch = builder.switch(builder.lshr(builder.add(count, INT64(1)), INT64(1)), end)
-        for pairs in range(1, self.panel.packed.target.tile_rows // 2 + 1):
-            block = builder.append_basic_block(f"pairs_{pairs}")
-            switch.add_case(INT64(pairs), block)
-            builder.position_at_end(block)
+        number = builder.lshr(builder.add(count, INT64(1)), INT64(1))
+        for pairs in choices(builder, number, self.panel.packed.target.tile_rows // 2):
             *rows, last = [row for sums in self.loop(emit, [start] * pairs) for row in _rows_of(emit, sums)]
             for row, accumulators in enumerate(rows):
                 self.finish_row(emit, row, accumulators, columns, out)
             with builder.if_then(builder.icmp_signed("==", count, INT64(2 * pairs))):
                 self.finish_row(emit, len(rows), last, columns, out)
-            builder.branch(end)
-        builder.position_at_end(end)
 
     def x_rows(self, emit: Emitter, count: int) -> list[Any]:
         """Pointers to both rows of the first pairs."""
