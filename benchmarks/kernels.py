@@ -25,7 +25,7 @@ from gte_np.formats.float_formats import FLOAT16, FLOAT32
 from gte_np.formats.int8 import INT8
 from gte_np.kernels.language.memory import offset, panel_width
 from gte_np.kernels.language.types import LANES, Pointer, float32, kernel, panel_pointer, pointer_to
-from gte_np.kernels.operations import attention, layer_norm, program
+from gte_np.kernels.operations import attention, attention_head, layer_norm, program
 from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at
 from gte_np.kernels.runtime.workspace import stride_of
@@ -83,7 +83,8 @@ def attend(
         query = Matrix(offset(qkv, number * size), stride)
         key, value = matrix_at(query, 0, heads * size), matrix_at(query, 0, 2 * heads * size)
         context = Matrix(offset(out, number * size), heads * size + 16)
-        attention.attend(weights, attention.Head(tokens, tokens, query, key, value, context, size, size), scratch)
+        head = attention_head.Head(tokens, tokens, query, key, value, context, size, size)
+        attention.attend(weights, head, scratch)
 
 
 def gelu(rows: int, x: Pointer, width: int, panel: int) -> None:
@@ -95,7 +96,7 @@ def gelu(rows: int, x: Pointer, width: int, panel: int) -> None:
 def softmax(rows: int, x: Pointer, width: int) -> None:
     """Exponentials of rows and their sums."""
     for row in range(rows):
-        attention.exponentiate(offset(x, row * width), width - LANES, np.float32(1))
+        attention_head.exponentiate(offset(x, row * width), width - LANES, np.float32(1))
 
 
 def normalize(rows: int, x: Pointer, width: int, added: Pointer, weight: Pointer) -> None:

@@ -2,8 +2,8 @@
 
 The limit of a workload is the roofline of its matrix products: of each linear layer, the larger of the time of its
 multiply-adds at the peak and that of reading its weights at the bandwidth; and of attention, the time of its two
-products at float32's peak. All else counts as nothing. Peak, bandwidth and engine are measured in short turns, and
-compared within a turn; figures are medians over all turns, with quartiles for the percentages.
+products at the peak of what they are computed in. All else counts as nothing. Peak, bandwidth and engine are measured
+in short turns, and compared within a turn; figures are medians over all turns, with quartiles for the percentages.
 The last line is JSON, which is also written to benchmarks/results/limits.json.
 """
 
@@ -100,10 +100,10 @@ class Work(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """What the processor can do in a second: multiply-adds of the dtype and of float32, and bytes of weights."""
+    """What the processor can do in a second: multiply-adds of the dtype and of attention, and bytes of weights."""
 
     peak: float
-    float32_peak: float
+    attention_peak: float
     bandwidth: float
 
 
@@ -138,7 +138,7 @@ def _linears_of_a_layer(config: BertConfig, tokens: int, wanted: int) -> Iterato
 
 def limit_of(work: Work, weight_format: WeightFormat, rates: Rates) -> Limit:
     """The roofline, layer by layer."""
-    arithmetic, memory = work.attention / rates.float32_peak, 0.0
+    arithmetic, memory = work.attention / rates.attention_peak, 0.0
     for linear in work.linears:
         multiplying = linear.multiply_adds / rates.peak
         reading = linear.weight_bytes(weight_format) / rates.bandwidth
@@ -159,7 +159,8 @@ class Subject:
         self.encoder, self.config, self.format = encoder, self.model.bert.config, encoder.weights.format
         target, multiplied = encoder.weights.target, choose_format(dtype, stored=dtype)  # once weights are widened
         self.peak = peaks.peak(multiplied, target, threads)
-        self.float32_peak = self.peak if multiplied is FLOAT32 else peaks.peak(FLOAT32, target, threads)
+        is_alike = multiplied is FLOAT32 or target.rounds_in_tiles(multiplied.tile_product)
+        self.attention_peak = self.peak if is_alike else peaks.peak(FLOAT32, target, threads)
         self.bandwidth = peaks.bandwidth(encoder.weights.matrices, self.format, target, threads)
 
     def measure(self, lengths: Sequence[int], seconds: float) -> dict[str, Any]:
@@ -173,7 +174,7 @@ class Subject:
         turn = max(peaks.TURN_SECONDS, seconds_of(lambda: self.encoder(inputs)) / 4)
         measured: dict[str, Callable[[], float]] = {
             "peak": lambda: self.peak(turn),
-            "float32_peak": lambda: self.float32_peak(turn),
+            "attention_peak": lambda: self.attention_peak(turn),
             "bandwidth": lambda: self.bandwidth(turn),
             "encoder": lambda: seconds_of(lambda: self.encoder(inputs)),
             "call": lambda: seconds_of(lambda: self.model.encode_tokens(batch)),

@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--signals", nargs="+", choices=SIGNALS, default=SIGNALS)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else a shell's background jobs ignore it, and theirs
     failed = False
     with TemporaryDirectory() as folder:
         work = Path(folder)
@@ -51,7 +52,8 @@ def main() -> int:
             for output_format in options.formats:
                 command = write_job(work, model, output_format, options.rows)
                 outcome = interrupt(command, work / output_format, getattr(signal, name), options.kills, options.seed)
-                print(f"{name} {output_format}: {outcome.kills} kills, {outcome.jobs} jobs, {outcome.differences}")
+                found = f"{outcome.kills} kills, {outcome.jobs} jobs, {outcome.differences}"
+                print(f"{name} {output_format}: {found}", flush=True)
                 failed = failed or bool(outcome.differences)
     return int(failed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from gte_np.kernels.runtime.object_cache import compile_all
 from scripts.fetch_minilm import FOLDER, is_complete
 from tests.checkpoints import small_model
 from tests.compiled import RUNNABLE, WIDTHS
+
+# A shell's background jobs ignore it, and so would the processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gte_np.formats import WeightFormat, choose_format
+from gte_np.formats import FORMATS, WeightFormat, choose_format
 from gte_np.formats.float_formats import FLOAT32
 from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.kernels.language.memory import load, offset, store
 from gte_np.kernels.language.types import LANES, Pointer, panel_pointer
-from gte_np.kernels.operations.attention import Head, attend
+from gte_np.kernels.operations.attention import attend
+from gte_np.kernels.operations.attention_head import Head
 from gte_np.kernels.operations.functions import EXP2_HIGHEST, EXP2_LOWEST, erf, exp2, gelu
 from gte_np.kernels.operations.layer_norm import Norm, add_embeddings, add_row, normalize_row
 from gte_np.kernels.operations.linear import linear_panel
@@ -290,20 +291,20 @@ def _attend(
 
 
 @cache
-def attend_of(target: Target) -> Callable[..., None]:
+def attend_of(target: Target, weight_format: WeightFormat) -> Callable[..., None]:
     """`attend`, compiled."""
-    return compiled(_attend, panel_pointer(FLOAT32, target), *_types("i p i p p i i i p i p"), target=target)
+    return compiled(_attend, panel_pointer(weight_format, target), *_types("i p i p p i i i p i p"), target=target)
 
 
-def attention(query: Any, key: Any, value: Any, target: Target) -> Any:
+def attention(query: Any, key: Any, value: Any, target: Target, weight_format: WeightFormat = FLOAT32) -> Any:
     """Attention in one head, by the kernel: (queries, K), (keys, K), (keys, K) -> (queries, K)."""
     (queries, size), keys = query.shape, len(key)
     width = padded(size, target.panel)
     q, k, v = (framed(widths_padded(x, target.panel), rows=LANES) for x in (query, key, value))
     out = framed(np.full((queries, width), np.nan))
-    length = attention_scratch(keys, width, target)
+    length = attention_scratch(keys, width, weight_format, target)
     scratch = np.full(length + 2 * target.panel, np.nan, np.float32)
-    attend_of(target)(0, queries, q, keys, k, v, q.shape[1], size, width, out, out.shape[1], scratch)
+    attend_of(target, weight_format)(0, queries, q, keys, k, v, q.shape[1], size, width, out, out.shape[1], scratch)
     assert np.isnan(scratch[length:]).all()
     result = inside(out, queries, width)
     assert not result[:, size:].any()
@@ -375,8 +376,9 @@ def test_scratch_memory_is_enough_for_attention(any_target: Target) -> None:
     for size in HEAD_SIZES:
         for tokens in (1, 15, 16, 17, 31, 32, 33, 511, 512):
             sizes = Sizes(hidden=2 * size, inner=1, heads=2, panel=any_target.panel)
-            needed = attention_scratch(tokens, sizes.head_width, any_target)
-            assert needed <= scratch_size(sizes, tokens, any_target)
+            for weight_format in FORMATS:
+                needed = attention_scratch(tokens, sizes.head_width, weight_format, any_target)
+                assert needed <= scratch_size(sizes, tokens, weight_format, any_target)
 
 
 # --- layer norm ---------------------------------------------------------------------------------------------------

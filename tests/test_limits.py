@@ -58,7 +58,7 @@ def test_bytes_of_weights(weight_format: WeightFormat, size: int, small_folder: 
 def test_each_layer_has_its_own_bound(small_folder: Path) -> None:
     linears, attention = work(small_folder, one_token=True)
     # In 5 rows 5 multiply-adds for 4 bytes take longer than reading; in the 2 rows of the last layer they do not.
-    rates = Rates(peak=1.0, float32_peak=8.0, bandwidth=1.0)
+    rates = Rates(peak=1.0, attention_peak=8.0, bandwidth=1.0)
     arithmetic = 5 * (LAYER + KEYS_AND_VALUES) + attention / 8
     assert limit_of(Work(linears, attention), FLOAT32, rates) == Limit(arithmetic, 4 * (LAYER - KEYS_AND_VALUES))
 

@@ -26,7 +26,7 @@ from gte_np.kernels.targets.x86 import AVX512_AMX, AVX512_BF16
 from tests.compiled import RUNNABLE
 from tests.emulation import amx
 from tests.emulation.amx_arithmetic import widened
-from tests.emulation.matrix_units import check_encoder, check_products, write_checkpoint
+from tests.emulation.matrix_units import check_attention, check_encoder, check_products, write_checkpoint
 
 WITH_UNIT = [target for name, target in RUNNABLE.items() if target.matrix_unit is not None and name != "host"]
 
@@ -34,6 +34,7 @@ WITH_UNIT = [target for name, target in RUNNABLE.items() if target.matrix_unit i
 @pytest.mark.parametrize("target", WITH_UNIT, ids=lambda target: target.name)
 def test_the_unit_of_this_processor(target: Target, tmp_path: Path) -> None:
     check_products(target)
+    check_attention(target)
     check_encoder(target, AVX512_BF16, write_checkpoint(tmp_path))
 
 

@@ -20,16 +20,16 @@ from gte_np.architectures.config import read_config
 from gte_np.architectures.weights import read_weights, stored_precision
 from gte_np.encoder_interface import EncoderInput, FloatArray
 from gte_np.formats import choose_format
-from gte_np.formats.bfloat16 import BFLOAT16
+from gte_np.formats.bfloat16 import BFLOAT16, round_to_bfloat16
 from gte_np.formats.int8 import INT8
 from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 from gte_np.kernels.targets import Target, host
 from gte_np.kernels.targets.dot_products import PlainInt8
-from gte_np.kernels.targets.matrix_units import TILE, UNIT_ROWS, Amx
+from gte_np.kernels.targets.matrix_units import BFLOAT16_DEPTH, TILE, UNIT_ROWS, Amx
 from gte_np.kernels.targets.x86 import AMX
 from tests.checkpoints import write_config, write_weights
 from tests.emulation import amx
-from tests.emulation.amx_arithmetic import bfloat16_products
+from tests.emulation.amx_arithmetic import bfloat16_products, widened
 
 ROWS = (1, TILE, TILE + 1, UNIT_ROWS, 70)
 DEPTHS = (64, 192, 96)  # of int8 and of bfloat16: whole tiles, and for int8 one that is none
@@ -46,6 +46,23 @@ def check_products(target: Target) -> None:
             x, weights, bias, *others = bfloat16_inputs(rows, depth, target)
             found = product(BFLOAT16, target, (x, weights, bias, *others))
             assert np.array_equal(found, tile_sums(x, weights, bias))
+
+
+def check_attention(target: Target) -> None:
+    """Fail if attention is farther from that of rounded operands than rounding its exponentials can bring it."""
+    from tests.compiled import same_bits
+    from tests.test_kernels import ATTENTION, HEAD_SIZES, TEXT_LENGTHS, attention, attention_in_float64, normal
+
+    for size in HEAD_SIZES:
+        for keys in TEXT_LENGTHS:
+            query, key, value = (widened(round_to_bfloat16(normal(keys, size))) for _ in range(3))
+            found = attention(query, key, value, target, BFLOAT16)
+            rounding = 2.0**-8 * attention_in_float64(query, key, np.abs(value))
+            assert (np.abs(found - attention_in_float64(query, key, value)) <= rounding + ATTENTION).all()
+            some = slice(keys // 3, keys)
+            assert same_bits(attention(query[some], key, value, target, BFLOAT16), found[some])
+        # The last text has several keys, and a head of whole tiles does go to the unit.
+        assert size % BFLOAT16_DEPTH or not same_bits(attention(query, key, value, target), found)
 
 
 def tile_sums(x: Any, weights: Any, bias: FloatArray) -> FloatArray:
@@ -110,6 +127,7 @@ def main(library: Path) -> None:
         *_, narrowest = pairs = list(emulated_targets())
         for target, _ in pairs:
             check_products(target)
+            check_attention(target)
         check_encoder(*narrowest, write_checkpoint(Path(temporary)))
     print(amx.executed(library))
 

@@ -115,11 +115,19 @@ class Emitter:
 
     def store_bfloat16(self, value: ir.Value, pointer: ir.Value) -> None:
         """Write the bfloat16 values nearest to 16 floats, ties to even."""
+        shorts = self.builder.trunc(self._bfloat16_bits(value), SHORTS)
+        self.builder.store(shorts, self.builder.bitcast(pointer, SHORTS.as_pointer()), align=2)
+
+    def store_bfloat16_pairs(self, first: ir.Value, second: ir.Value, pointer: ir.Value) -> None:
+        """Write 16 words, each of a value of `first` and behind it one of `second`, rounded likewise."""
+        upper = self.builder.shl(self._bfloat16_bits(second), self.words(16))
+        self.store_floats(self.as_floats(self.builder.or_(self._bfloat16_bits(first), upper)), pointer)
+
+    def _bfloat16_bits(self, value: ir.Value) -> ir.Value:
+        """Of the nearest bfloat16 values, in the lower halves of words."""
         builder, bits, half = self.builder, self.as_words(value), self.words(16)
         odd = builder.and_(builder.lshr(bits, half), self.words(1))
-        rounded = builder.add(bits, builder.add(odd, self.words(0x7FFF)))
-        shorts = builder.trunc(builder.lshr(rounded, half), SHORTS)
-        builder.store(shorts, builder.bitcast(pointer, SHORTS.as_pointer()), align=2)
+        return builder.lshr(builder.add(bits, builder.add(odd, self.words(0x7FFF))), half)
 
     def prefetch(self, pointer: ir.Value, distance: int) -> None:
         """Ask for the cache line so many bytes behind the pointer, into the second cache; any address will do."""

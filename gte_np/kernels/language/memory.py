@@ -48,15 +48,21 @@ int32s_at = _pointer_at(types.int32, INT32)
 int64s_at = _pointer_at(types.int64, INT64)
 
 
-@intrinsic
-def widened_panel(typing: Any, floats: Any, packed: Any) -> Any:
-    """A pointer to float32 values, taken for a panel of the format into which packed weights are widened."""
-    panel = pointer_to(PanelType(packed.dtype.format.widened(packed.dtype.target), packed.dtype.target))
+def _panel_at(kind: Callable[[Any], PanelType]) -> Any:
+    def typed(typing: Any, floats: Any, packed: Any) -> Any:
+        panel = pointer_to(kind(packed.dtype))
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        return builder.bitcast(arguments[0], context.get_value_type(panel))
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+            return builder.bitcast(arguments[0], context.get_value_type(panel))
 
-    return panel(floats, packed), codegen
+        return panel(floats, packed), codegen
+
+    return intrinsic(typed)
+
+
+# A pointer to float32 values, taken for a panel of the format of packed weights, or of that into which it is widened.
+panel_like = _panel_at(lambda packed: packed)
+widened_panel = _panel_at(lambda packed: PanelType(packed.format.widened(packed.target), packed.target))
 
 
 @intrinsic
@@ -80,21 +86,24 @@ def load(typing: Any, pointer: Any, index: Any) -> Any:
     return float_vector(pointer_to(float32), types.intp), codegen
 
 
-def _storing(write: Callable[[Emitter, ir.Value, ir.Value], None], element: ir.Type) -> Any:
-    """The intrinsic that writes a vector at an index, which counts elements of a type."""
+def _storing(write: Callable[..., None], element: ir.Type, vectors: int = 1) -> Any:
+    """The intrinsic that writes vectors at an index, which counts elements of a type."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        pointer, index, value = arguments
+        pointer, index, *values = arguments
         emit = Emitter(builder)
-        write(emit, value, emit.at(builder.bitcast(pointer, element.as_pointer()), index))
+        write(emit, *values, emit.at(builder.bitcast(pointer, element.as_pointer()), index))
         return context.get_dummy_value()
 
-    signature = types.void(pointer_to(float32), types.intp, float_vector)
-    return intrinsic(lambda typing, pointer, index, value: (signature, codegen))
+    signature = types.void(pointer_to(float32), types.intp, *[float_vector] * vectors)
+    if vectors == 1:
+        return intrinsic(lambda typing, pointer, index, value: (signature, codegen))
+    return intrinsic(lambda typing, pointer, index, first, second: (signature, codegen))
 
 
 store = _storing(Emitter.store_floats, FLOAT)  # 16 float32 values
 store_bfloat16 = _storing(Emitter.store_bfloat16, INT16)  # 16 bfloat16 values, rounded, ties to even
+store_bfloat16_pairs = _storing(Emitter.store_bfloat16_pairs, INT32, vectors=2)  # 16 words of one of each vector
 
 
 @intrinsic

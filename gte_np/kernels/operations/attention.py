@@ -1,150 +1,36 @@
-"""Attention in one head of one text, for a tile of query tokens at a time: no (T, T) matrix is ever whole."""
+"""Attention in one head of one text, in the way that suits the format and the target."""
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from numba.extending import overload
 
-import numpy as np
-
-from gte_np.kernels.language.memory import load, offset, panel_width, store, tile_rows, transpose_block
-from gte_np.kernels.language.types import LANES, Pointer, kernel
-from gte_np.kernels.language.vectors import first_lanes, fma, max_lanes, maximum, splat, sum_lanes
-from gte_np.kernels.operations.functions import exp2
-from gte_np.kernels.operations.matmul import Matrix, float32_tile, matrix_at, tiles_of
-
-_LOWEST = np.float32(np.finfo(np.float32).min)
-_ZERO = np.float32(0)
-_ONE = np.float32(1)
-_LOG2_E = np.float32(math.log2(math.e))
+from gte_np.kernels.language.types import Pointer
+from gte_np.kernels.operations.attention_head import Head
+from gte_np.kernels.operations.tile_attention import attend_in_tiles
+from gte_np.kernels.operations.unit_attention import attend_by_unit
+from gte_np.kernels.targets.matrix_units import BFLOAT16_DEPTH
 
 
-class Head(NamedTuple):
-    """One head of one text: (queries, K), (keys, K), (keys, K) -> (queries, K).
-
-    Columns are padded from `size`, K, to `width`, a multiple of the panel width. Rows of `key` are read up to the
-    next multiple of LANES, whatever they hold.
-    """
-
-    queries: int
-    keys: int
-    query: Matrix
-    key: Matrix
-    value: Matrix
-    out: Matrix
-    size: int
-    width: int
-
-
-class Scratch(NamedTuple):
-    """Where a head's operands and a tile's results lie, see `gte_np.kernels.runtime.workspace.attention_scratch`."""
-
-    keys: Pointer  # (columns / panel width, head width, panel width): keys transposed, in panels
-    values: Matrix  # (keys, head width)
-    scores: Matrix  # (tile rows, columns)
-    sums: Pointer  # (tile rows,)
-    context: Matrix  # (tile rows, head width)
-
-
-@kernel
-def divided(weights: Pointer, head: Head, memory: Pointer) -> Scratch:
-    """Scratch memory, divided."""
-    rows, width = tile_rows(weights), head.width
-    columns = (head.keys // panel_width(weights) + 1) * panel_width(weights)  # more than keys, for `exponentiate`
-    values = Matrix(offset(memory, columns * width), width)
-    scores = Matrix(offset(values.data, head.keys * width), columns + LANES)
-    sums = offset(scores.data, rows * scores.stride)
-    return Scratch(memory, values, scores, sums, Matrix(offset(sums, rows), width))
-
-
-@kernel
 def attend(weights: Pointer, head: Head, memory: Pointer) -> None:
-    """softmax(query key^T / sqrt(head size)) value, for a tile of queries at a time.
+    """softmax(query key^T / sqrt(head size)) value.
 
-    `weights` is any pointer to packed weights, for its target; `memory` is scratch memory.
+    `weights` is any pointer to packed weights, for its format and its target; `memory` is scratch memory, as large
+    as `gte_np.kernels.runtime.workspace.attention_scratch` says.
     """
-    scratch = divided(weights, head, memory)
-    transpose_keys(weights, head, scratch.keys)
-    copy_rows(head.keys, head.value, head.width, scratch.values)
-    tiles = tiles_of(weights, head.queries)
-    for tile in range(tiles):
-        row = head.queries * tile // tiles
-        attend_tile(weights, head, scratch, row, head.queries * (tile + 1) // tiles - row)
 
 
-@kernel
-def attend_tile(weights: Pointer, head: Head, scratch: Scratch, row: int, rows: int) -> None:
-    """Attention of so many queries, from number `row` on."""
-    panel = panel_width(weights)
-    scale = np.float32(_ONE / np.float32(math.sqrt(head.size)))
-    query, scores, context = matrix_at(head.query, row, 0), scratch.scores, scratch.context
-    for number in range((head.keys + panel - 1) // panel):  # (rows, K), (K, panel) -> (rows, panel)
-        column = number * panel
-        keys = Matrix(offset(scratch.keys, column * head.width), panel)
-        product(weights, rows, query, keys, head.size, matrix_at(scores, 0, column))
-    for index in range(rows):
-        scratch.sums[index] = exponentiate(offset(scores.data, index * scores.stride), head.keys, scale)
-    for number in range(head.width // panel):  # (rows, keys), (keys, panel) -> (rows, panel)
-        column = number * panel
-        values = matrix_at(scratch.values, 0, column)
-        product(weights, rows, scores, values, head.keys, matrix_at(context, 0, column))
-    for index in range(rows):
-        out = offset(head.out.data, (row + index) * head.out.stride)
-        divide_row(offset(context.data, index * context.stride), scratch.sums[index], head.width, out)
+@overload(attend, jit_options={"error_model": "numpy"})
+def _attend(weights, head, memory):  # type: ignore[no-untyped-def]  # Numba compares the signatures
+    return _by_unit if weights.dtype.target.rounds_in_tiles(weights.dtype.format.tile_product) else _in_tiles
 
 
-@kernel
-def product(weights: Pointer, rows: int, x: Matrix, y: Matrix, depth: int, out: Matrix) -> None:
-    """(rows, depth), (depth, panel) -> (rows, panel), for at most `tile_rows` rows."""
-    float32_tile(weights, rows, x, y, depth, out)
+def _in_tiles(weights, head, memory):  # type: ignore[no-untyped-def]
+    attend_in_tiles(weights, head, memory)
 
 
-@kernel
-def transpose_keys(weights: Pointer, head: Head, panels: Pointer) -> None:
-    """(keys, K) -> (keys / panel, K, panel): panels whose columns are keys."""
-    width = panel_width(weights)
-    for row in range(0, head.keys, LANES):
-        panel = offset(panels, row // width * width * head.width + row % width)
-        for feature in range(0, head.width, LANES):
-            block = matrix_at(head.key, row, feature)
-            transpose_block(block.data, block.stride, offset(panel, feature * width), width)
-
-
-@kernel
-def copy_rows(rows: int, source: Matrix, width: int, target: Matrix) -> None:
-    """(rows, width) -> (rows, width); the width is a multiple of LANES."""
-    for row in range(rows):
-        for column in range(0, width, LANES):
-            store(target.data, row * target.stride + column, load(source.data, row * source.stride + column))
-
-
-@kernel
-def exponentiate(scores: Pointer, count: int, scale: np.float32) -> np.float32:
-    """Replace each score by exp(scale (score - largest)), so that none overflows, and return their sum.
-
-    LANES values behind the scores may be changed. The order of the sum depends on `count` alone. `scale` is positive.
-    """
-    whole = count // LANES * LANES
-    largest = first_lanes(load(scores, whole), count - whole, _LOWEST)
-    for index in range(0, whole, LANES):
-        largest = maximum(load(scores, index), largest)
-    factor = scale * _LOG2_E
-    # The rounding of the shift is the same for all, so it is gone when they are divided by their sum.
-    factors, shift = splat(factor), splat(max_lanes(largest) * -factor)
-    total = splat(_ZERO)
-    for index in range(0, whole, LANES):
-        exponential = exp2(fma(load(scores, index), factors, shift))
-        store(scores, index, exponential)
-        total = total + exponential
-    exponential = exp2(fma(load(scores, whole), factors, shift))
-    exponential = first_lanes(exponential, count - whole, _ZERO)
-    store(scores, whole, exponential)
-    return sum_lanes(total + exponential)
-
-
-@kernel
-def divide_row(row: Pointer, divisor: np.float32, width: int, out: Pointer) -> None:
-    """out = row / divisor, of a width that is a multiple of LANES."""
-    factor = splat(_ONE / divisor)
-    for column in range(0, width, LANES):
-        store(out, column, load(row, column) * factor)
+def _by_unit(weights, head, memory):  # type: ignore[no-untyped-def]
+    """If a head's features fill whole tiles, as they always do where a panel has two vectors."""
+    if head.width % BFLOAT16_DEPTH == 0:
+        attend_by_unit(weights, head, memory)
+    else:
+        attend_in_tiles(weights, head, memory)

@@ -36,8 +36,7 @@ def linear_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Po
 def _linear_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]  # Numba compares the signatures
     packed = linear.types[0].dtype
     if packed.target.multiplies_tiles(packed.format.tile_product):
-        is_exact = packed.format.tile_product not in packed.target.matrix_unit.rounded
-        return _by_unit(FEW_ROWS if is_exact else 0)
+        return _by_unit(0 if packed.target.rounds_in_tiles(packed.format.tile_product) else FEW_ROWS)
     if packed.format.pair_step(packed.target) is not None:
         return _pairing_panel
     return _panel if packed.format.widened(packed.target) is None else _widening_panel

@@ -4,8 +4,8 @@
     rows  0 to 15    x0       s00  s01
     rows 16 to 31    x1       s10  s11       two registers of x, two of weights, four products
 
-The sums go to scratch memory and are finished from there, as a tile's accumulators are. Rows of x behind the last one
-are multiplied, too, whatever they hold; only their sums are left.
+The sums of a linear layer go to scratch memory and are finished from there, as a tile's accumulators are. Rows of x
+behind the last one are multiplied, too, whatever they hold; only their sums are left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 
 from gte_np.formats.int8 import FACTORS
 from gte_np.kernels.language.emitter import Emitter
-from gte_np.kernels.language.memory import smaller
+from gte_np.kernels.language.memory import panel_width, smaller
 from gte_np.kernels.language.types import INT64, LANES, Pointer, kernel
 from gte_np.kernels.operations.matmul import (
     Linear,
@@ -41,9 +41,11 @@ _FIRST_X, _FIRST_WEIGHTS = 4, 6  # registers; those before are of sums, row by r
 def unit_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Pointer) -> None:
     """(rows, in), the first panel of a linear layer -> (rows, panel width); the depth is a multiple of TILE words."""
     configure_unit(linear.weight)
+    sums = Matrix(scratch, panel_width(linear.weight))
+    start = matrix_at(sums, UNIT_ROWS, 0).data
     for row in range(0, rows, UNIT_ROWS):
         height = smaller(UNIT_ROWS, rows - row)
-        multiply_block(height, operand_at(x, row), linear, scratch, row == 0)
+        multiply_block(height, operand_at(x, row), linear, sums, start, row == 0)
         finish_block(height, operand_at(x, row), linear, scratch, matrix_at(out, row, 0))
     release_unit(linear.weight)
 
@@ -52,8 +54,10 @@ def unit_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Poin
 def multiply_tiles(x: Pointer, weights: Pointer, sums: Pointer) -> None:
     """(UNIT_ROWS, TILE), (TILE, panel width) words -> (UNIT_ROWS, panel width), and a row that is zeros before."""
     configure_unit(weights)
-    operand = Operand(Matrix(x, TILE), x)
-    multiply_block(UNIT_ROWS, operand, Linear(weights, sums, sums, 0, TILE), sums, False)
+    out = Matrix(sums, panel_width(weights))
+    start = matrix_at(out, UNIT_ROWS, 0).data
+    linear = Linear(weights, sums, sums, 0, TILE)
+    multiply_block(UNIT_ROWS, Operand(Matrix(x, TILE), x), linear, out, start, False)
     release_unit(weights)
 
 
@@ -75,18 +79,19 @@ release_unit = _of_unit(lambda unit, emit: unit.release(emit))
 
 
 @intrinsic
-def multiply_block(typing: Any, rows: Any, x: Any, linear: Any, sums: Any, is_first: Any) -> Any:
-    """Operand, the first panel of a Linear -> (rows, panel width) sums in scratch memory, for 1 to UNIT_ROWS rows.
+def multiply_block(typing: Any, rows: Any, x: Any, linear: Any, sums: Any, start: Any, is_first: Any) -> Any:
+    """Operand, the first panel of a Linear -> (rows, panel width) sums, for 1 to UNIT_ROWS rows.
 
-    Behind the sums, a row of scratch memory is overwritten. The first block of a panel asks for weights ahead.
+    Sums are written for whole tiles of rows. `start` is overwritten with a row of what all sums begin with. The first
+    block of a panel asks for weights ahead.
     """
     packed = linear.types[0].dtype
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        count, operand, layer, memory, first = arguments
+        count, operand, layer, out, begin, first = arguments
         words, _ = fields(builder, operand, 2)
-        panel, steps = first_panel(builder, packed, layer)
-        block = _Block(Emitter(builder, packed.target), panel, fields(builder, words, 2), steps, memory, first)
+        panel, x_and_sums = first_panel(builder, packed, layer), (fields(builder, words, 2), fields(builder, out, 2))
+        block = _Block(Emitter(builder, packed.target), panel, *x_and_sums, begin, first)
         one = builder.icmp_signed("<=", count, INT64(TILE))
         with builder.if_else(one) as (then, otherwise):
             with then:
@@ -95,7 +100,7 @@ def multiply_block(typing: Any, rows: Any, x: Any, linear: Any, sums: Any, is_fi
                 block.emit(2)
         return context.get_dummy_value()
 
-    return types.void(types.intp, x, linear, sums, types.boolean), codegen
+    return types.void(types.intp, x, linear, sums, start, types.boolean), codegen
 
 
 @intrinsic
@@ -128,19 +133,29 @@ def finish_block(typing: Any, rows: Any, x: Any, linear: Any, sums: Any, out: An
 
 
 class _Block:
-    """The products of a block of rows with a panel while code is emitted. `x` is a pointer and a stride."""
+    """The products of a block of rows with a panel while code is emitted. `x` and `sums` are pointers and strides.
+
+    `panel` comes with its depth in steps.
+    """
 
     def __init__(
-        self, emit: Emitter, panel: Panel, x: list[ir.Value], steps: ir.Value, sums: ir.Value, is_first: ir.Value
+        self,
+        emit: Emitter,
+        panel: tuple[Panel, ir.Value],
+        x: list[ir.Value],
+        sums: list[ir.Value],
+        start: ir.Value,
+        is_first: ir.Value,
     ) -> None:
-        self.emitter, self.panel, self.x, self.steps, self.sums = emit, panel, x, steps, sums
-        self.is_first = is_first
-        unit, product = panel.packed.target.matrix_unit, panel.packed.format.tile_product
+        self.emitter, self.x, self.sums, self.start, self.is_first = emit, x, sums, start, is_first
+        self.panel, self.steps = panel
+        packed = self.panel.packed
+        unit, product = packed.target.matrix_unit, packed.format.tile_product
         assert unit is not None, "no block is emitted for other targets"
         assert product is not None, "nor for other formats"
         self.unit, self.product = unit, product
-        self.vectors = len(panel.vectors)
-        self.stride = INT64(panel.width)
+        self.vectors = len(self.panel.vectors)
+        self.stride = INT64(self.panel.width)
 
     def emit(self, tiles: int) -> None:
         """Of so many tiles of 16 rows."""
@@ -150,8 +165,7 @@ class _Block:
         with cgutils.for_range_slice(builder, INT64(0), self.steps, INT64(TILE)) as (step, _):
             self._step(step, tiles, places)
         for tile, vector in places:
-            target = emit.at(self.sums, tile * TILE * self.panel.width + vector * LANES)
-            self.unit.store(emit, self._sum(tile, vector), target, self.stride)
+            self.unit.store(emit, self._sum(tile, vector), *self._at(self.sums, tile, vector * LANES))
 
     def _sum(self, tile: int, vector: int) -> int:
         return tile * self.vectors + vector
@@ -159,11 +173,16 @@ class _Block:
     def _start(self, places: list[tuple[int, int]]) -> None:
         """All rows begin with the same values."""
         emit, step = self.emitter, self.panel.packed.format.step(self.panel.packed.target)
-        row = emit.at(self.sums, UNIT_ROWS * self.panel.width)
         starts = step.start(emit, step.columns(emit, self.panel))
-        self.panel.store_row(emit, [emit.as_floats(value) for value in starts], row)
+        self.panel.store_row(emit, [emit.as_floats(value) for value in starts], self.start)
         for tile, vector in places:
-            self.unit.load(emit, self._sum(tile, vector), emit.at(row, vector * LANES), INT64(0))
+            self.unit.load(emit, self._sum(tile, vector), emit.at(self.start, vector * LANES), INT64(0))
+
+    def _at(self, rows: list[ir.Value], tile: int, column: ir.Value | int) -> tuple[ir.Value, ir.Value]:
+        """The pointer to a column of a tile's first row, and how far rows lie apart."""
+        emit, (pointer, stride) = self.emitter, rows
+        row = emit.at(pointer, emit.builder.mul(stride, INT64(tile * TILE)))
+        return emit.at(row, column), stride
 
     def _step(self, step: ir.Value, tiles: int, places: list[tuple[int, int]]) -> None:
         emit, builder = self.emitter, self.emitter.builder
@@ -171,9 +190,7 @@ class _Block:
         with builder.if_then(self.is_first):
             self.panel.prefetch(emit, start, TILE)
         for tile in range(tiles):
-            pointer, stride = self.x
-            row = emit.at(pointer, builder.add(builder.mul(stride, INT64(tile * TILE)), step))
-            self.unit.load(emit, _FIRST_X + tile, row, stride)
+            self.unit.load(emit, _FIRST_X + tile, *self._at(self.x, tile, step))
         for vector, first in enumerate(self.panel.vectors):
             self.unit.load(emit, _FIRST_WEIGHTS + vector, emit.at(start, first), self.stride)
         for tile, vector in places:

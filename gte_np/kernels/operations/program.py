@@ -24,12 +24,14 @@ from gte_np.kernels.language.memory import (
 from gte_np.kernels.language.parallel import Team, parallel_for
 from gte_np.kernels.language.types import LANES, Pointer, kernel
 from gte_np.kernels.operations.activations import write_operand
-from gte_np.kernels.operations.attention import Head, attend, copy_rows
+from gte_np.kernels.operations.attention import attend
+from gte_np.kernels.operations.attention_head import Head
 from gte_np.kernels.operations.functions import gelu
 from gte_np.kernels.operations.layer_norm import Norm, add_embeddings, add_row, normalize_row
 from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at, operand_at, panel_of
 from gte_np.kernels.operations.records import Operation
+from gte_np.kernels.operations.tile_attention import copy_rows
 
 Step = Any  # a record of STEP
 Batch = Any  # a record of BATCH

@@ -25,8 +25,7 @@ def unit_functions(target: Target) -> dict[str, WeightFormat]:
 
 def unit_is_right(weight_format: WeightFormat, target: Target, multiply_tiles: Callable[..., None]) -> bool:
     """Whether `gte_np.kernels.operations.matrix_unit.multiply_tiles`, compiled, gives the sums that NumPy gives."""
-    assert target.matrix_unit is not None, "a target without a unit has no such function"
-    is_rounded = weight_format.tile_product in target.matrix_unit.rounded
+    is_rounded = target.rounds_in_tiles(weight_format.tile_product)
     random = np.random.default_rng(0)
     depth = TILE * weight_format.values_of_word
     x, weights = (random.integers(0, _LARGEST, (rows, depth)) for rows in (UNIT_ROWS, target.panel))

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_np.formats import WeightFormat
 from gte_np.formats.int8 import FACTORS
 from gte_np.kernels.language.team_state import team_state_size
 from gte_np.kernels.operations.records import BATCH, RUN
 from gte_np.kernels.runtime.packed_weights import PackedWeights, Sizes, padded
 from gte_np.kernels.runtime.program import Buffers, Rows, Words, write_program
 from gte_np.kernels.targets import Target
-from gte_np.kernels.targets.matrix_units import UNIT_ROWS
+from gte_np.kernels.targets.matrix_units import BFLOAT16_DEPTH, UNIT_ROWS
 from gte_np.kernels.targets.target import CACHE_LINE, LANES
 
 # Rows are so much farther apart than they are long, in values: a cache line. Rows of 4 KB, say, would all compete for
@@ -30,22 +31,33 @@ def stride_of(width: int) -> int:
     return width + _GAP
 
 
-def attention_scratch(keys: int, head_width: int, target: Target) -> int:
+def attention_scratch(keys: int, head_width: int, weight_format: WeightFormat, target: Target) -> int:
     """float32 values that `gte_np.kernels.operations.attention.attend` needs for a head of a text.
 
     That is its keys and values, and the scores, their sums and the context of a tile of queries.
     """
     columns = padded(keys + 1, target.panel)  # one more than keys, for `exponentiate`
-    return columns * head_width + keys * head_width + target.tile_rows * (columns + LANES + head_width + 1)
+    in_tiles = columns * head_width + keys * head_width + target.tile_rows * (columns + LANES + head_width + 1)
+    if not target.rounds_in_tiles(weight_format.tile_product):
+        return in_tiles
+    return max(in_tiles, unit_attention_scratch(keys, head_width, target))
 
 
-def scratch_size(sizes: Sizes, longest: int, target: Target) -> int:
+def unit_attention_scratch(keys: int, head_width: int, target: Target) -> int:
+    """The same for a matrix unit: operands in words of two values, queries too, and two rows of a panel."""
+    columns = padded(keys, BFLOAT16_DEPTH)
+    of_queries = columns + LANES + head_width // 2 + head_width + 1
+    return columns * head_width + UNIT_ROWS * of_queries + 2 * target.panel
+
+
+def scratch_size(sizes: Sizes, longest: int, weight_format: WeightFormat, target: Target) -> int:
     """float32 values of scratch memory for each thread.
 
     It is for attention, for a panel of widened weights, or for the sums of a matrix unit and a row behind them.
     """
     depth = max(sizes.hidden, sizes.inner, sizes.attention_width, UNIT_ROWS + 1)
-    return padded(max(attention_scratch(longest, sizes.head_width, target), depth * target.panel), LANES)
+    attention = attention_scratch(longest, sizes.head_width, weight_format, target)
+    return padded(max(attention, depth * target.panel), LANES)
 
 
 class Program(NamedTuple):
@@ -63,7 +75,7 @@ class Workspace:
         self.weights = weights
         # Keys are read up to a multiple of LANES, and so is what a matrix unit multiplies.
         self._rows = padded(tokens, LANES) + LANES
-        self._scratch = scratch_size(weights.sizes, longest, weights.target)
+        self._scratch = scratch_size(weights.sizes, longest, weights.format, weights.target)
         self._memory = np.empty(sum(self._sizes()) + CACHE_LINE // 4, np.float32)
         self.buffers, scratch = self._divide()
         hidden = self._memory[(self.buffers.hidden.address - self._memory.ctypes.data) // 4 :]

@@ -14,6 +14,7 @@ Value = Any  # of LLVM
 
 TILE = 16  # rows of a tile register, and words of a row
 UNIT_ROWS = 2 * TILE  # of x that are multiplied together
+BFLOAT16_DEPTH = 2 * TILE  # of the values in a row of a tile register
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Target:
 
     def arithmetic(self, tile_product: str | None) -> str:
         """How sums of a format's products are rounded: targets that say the same give the same bits."""
-        if self.matrix_unit is not None and tile_product in self.matrix_unit.rounded:
+        if self.rounds_in_tiles(tile_product):
             return "numba in tiles"
         if tile_product == "bfloat16" and self.bfloat16_dot_product.rounding:
             return f"numba rounded {self.bfloat16_dot_product.rounding}"
@@ -79,6 +79,10 @@ class Target:
     def multiplies_tiles(self, tile_product: str | None) -> bool:
         """Whether the matrix unit, if there is one, has a format's product."""
         return self.matrix_unit is not None and tile_product in self.matrix_unit.products
+
+    def rounds_in_tiles(self, tile_product: str | None) -> bool:
+        """Whether the matrix unit has a format's product, with bits of its own: then attention is its work, too."""
+        return self.matrix_unit is not None and tile_product in self.matrix_unit.rounded
 
     def runs_on(self, machine: str, features: frozenset[str]) -> bool:
         """Whether a processor with these features runs its kernels."""

@@ -1,0 +1,160 @@
+"""Attention by a matrix unit in bfloat16: 32 queries meet 32 keys, and their exponentials 32 features, at a time.
+
+Queries, keys, values and exponentials are rounded to bfloat16; all sums are in float32. A word has two values that
+are neighbours along the depth of a product:
+
+    keys     panels of (K/2, 32) words: two features of each of 32 keys       scores = queries keys
+    values   panels of (keys/2, 32) words: of two keys, each of 32 features   context = exponentials values
+
+Keys are filled up to whole tiles: with zeros along the depth of the second product, else with whatever is there.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gte_np.kernels.language.memory import (
+    load,
+    offset,
+    panel_like,
+    panel_width,
+    smaller,
+    store,
+    store_bfloat16,
+    store_bfloat16_pairs,
+    transpose_block,
+)
+from gte_np.kernels.language.types import LANES, Pointer, kernel
+from gte_np.kernels.language.vectors import splat
+from gte_np.kernels.operations.attention_head import Head, divide_row, exponentiate, score_scale
+from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at
+from gte_np.kernels.operations.matrix_unit import configure_unit, multiply_block, release_unit
+from gte_np.kernels.targets.matrix_units import BFLOAT16_DEPTH, UNIT_ROWS
+
+_ZERO = np.float32(0)
+
+
+class Panels(NamedTuple):
+    """(columns / panel width, steps, panel width) words: columns are filled up to whole panels."""
+
+    words: Pointer
+    columns: int
+    steps: int
+
+
+class Scratch(NamedTuple):
+    """Where a head's operands and the results of a block of queries lie.
+
+    See `gte_np.kernels.runtime.workspace.unit_attention_scratch`.
+    """
+
+    keys: Panels  # (keys, K / 2)
+    values: Panels  # (head width, keys / 2)
+    scores: Matrix  # (UNIT_ROWS, keys), and LANES values behind each row; then words of exponentials
+    queries: Matrix  # (UNIT_ROWS, K / 2) words
+    context: Matrix  # (UNIT_ROWS, head width)
+    sums: Pointer  # (UNIT_ROWS,)
+    zeros: Pointer  # (panel width,), what all sums begin with
+    start: Pointer  # (panel width,), see `multiply_block`
+
+
+@kernel
+def divided(weights: Pointer, head: Head, memory: Pointer) -> Scratch:
+    """Scratch memory, divided."""
+    panel, half = panel_width(weights), head.width // 2
+    columns = (head.keys + BFLOAT16_DEPTH - 1) // BFLOAT16_DEPTH * BFLOAT16_DEPTH  # no panel is wider
+    keys = Panels(memory, columns, half)
+    values = Panels(offset(memory, columns * half), head.width, columns // 2)
+    scores = Matrix(offset(values.words, columns * half), columns + LANES)
+    queries = Matrix(matrix_at(scores, UNIT_ROWS, 0).data, half)
+    context = Matrix(matrix_at(queries, UNIT_ROWS, 0).data, head.width)
+    sums = matrix_at(context, UNIT_ROWS, 0).data
+    zeros = offset(sums, UNIT_ROWS)
+    return Scratch(keys, values, scores, queries, context, sums, zeros, offset(zeros, panel))
+
+
+@kernel
+def attend_by_unit(weights: Pointer, head: Head, memory: Pointer) -> None:
+    """softmax(query key^T / sqrt(head size)) value, for UNIT_ROWS queries at a time.
+
+    `weights` is any pointer to packed weights in bfloat16, for its target; `memory` is scratch memory. The head's
+    width is a multiple of two tiles.
+    """
+    scratch = divided(weights, head, memory)
+    for column in range(0, panel_width(weights), LANES):
+        store(scratch.zeros, column, splat(_ZERO))
+    pack_keys(weights, head, scratch)
+    pack_values(weights, head, scratch)
+    configure_unit(weights)
+    for row in range(0, head.queries, UNIT_ROWS):
+        attend_block(weights, head, scratch, row, smaller(UNIT_ROWS, head.queries - row))
+    release_unit(weights)
+
+
+@kernel
+def pack_keys(weights: Pointer, head: Head, scratch: Scratch) -> None:
+    """(keys, K) -> `keys` in panels."""
+    panel, words = panel_width(weights), scratch.context  # of 16 keys: not yet in use
+    for row in range(0, head.keys, LANES):
+        round_rows(LANES, matrix_at(head.key, row, 0), head.width, words)
+        out = offset(scratch.keys.words, row // panel * panel * scratch.keys.steps + row % panel)
+        for word in range(0, scratch.keys.steps, LANES):
+            transpose_block(offset(words.data, word), words.stride, offset(out, word * panel), panel)
+
+
+@kernel
+def pack_values(weights: Pointer, head: Head, scratch: Scratch) -> None:
+    """(keys, K) -> `values` in panels, with zeros behind the last key."""
+    panel, steps, zero = panel_width(weights), scratch.values.steps, splat(_ZERO)
+    for key in range(0, 2 * steps, 2):
+        first, second = matrix_at(head.value, key, 0).data, matrix_at(head.value, key + 1, 0).data
+        for feature in range(0, head.width, LANES):
+            place = (feature // panel * steps + key // 2) * panel + feature % panel
+            of_first = load(first, feature) if key < head.keys else zero
+            of_second = load(second, feature) if key + 1 < head.keys else zero
+            store_bfloat16_pairs(scratch.values.words, place, of_first, of_second)
+
+
+@kernel
+def round_rows(rows: int, source: Matrix, width: int, words: Matrix) -> None:
+    """(rows, width) -> (rows, width / 2) words of bfloat16; the width is a multiple of LANES."""
+    for row in range(rows):
+        for column in range(0, width, LANES):
+            store_bfloat16(matrix_at(words, row, 0).data, column, load(matrix_at(source, row, 0).data, column))
+
+
+@kernel
+def attend_block(weights: Pointer, head: Head, scratch: Scratch, row: int, rows: int) -> None:
+    """Attention of so many queries, from number `row` on."""
+    round_rows(rows, matrix_at(head.query, row, 0), head.width, scratch.queries)
+    multiply(weights, rows, scratch.queries, scratch.keys, scratch.scores, scratch)
+    for index in range(rows):
+        scores = matrix_at(scratch.scores, index, 0).data
+        scratch.sums[index] = exponentiate(scores, head.keys, score_scale(head))
+        round_exponentials(scores, head.keys, scratch.keys.columns)
+    multiply(weights, rows, scratch.scores, scratch.values, scratch.context, scratch)
+    for index in range(rows):
+        context, out = matrix_at(scratch.context, index, 0).data, matrix_at(head.out, row + index, 0).data
+        divide_row(context, scratch.sums[index], head.width, out)
+
+
+@kernel
+def multiply(weights: Pointer, rows: int, x: Matrix, y: Panels, out: Matrix, scratch: Scratch) -> None:
+    """(rows, steps) words, panels of (steps, columns) words -> (rows, columns)."""
+    zeros = scratch.zeros
+    for column in range(0, y.columns, panel_width(weights)):
+        words = panel_like(offset(y.words, column * y.steps), weights)
+        linear = Linear(words, zeros, zeros, 0, y.steps)
+        multiply_block(rows, Operand(x, zeros), linear, matrix_at(out, 0, column), scratch.start, False)
+
+
+@kernel
+def round_exponentials(row: Pointer, keys: int, columns: int) -> None:
+    """Exponentials -> words of two of them, in place, with zeros behind the last one."""
+    whole = (keys + LANES - 1) // LANES * LANES
+    for column in range(0, whole, LANES):
+        store_bfloat16(row, column, load(row, column))
+    for column in range(whole, columns, LANES):
+        store_bfloat16(row, column, splat(_ZERO))
