@@ -28,6 +28,7 @@ from gte_np.kernels.language.memory import (
 )
 from gte_np.kernels.language.types import LANES, Pointer, kernel
 from gte_np.kernels.language.vectors import splat
+from gte_np.kernels.operations.activations import write_operand
 from gte_np.kernels.operations.attention_head import Head, divide_row, exponentiate, score_scale
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at
 from gte_np.kernels.operations.matrix_unit import configure_unit, multiply_block, release_unit
@@ -98,7 +99,7 @@ def pack_keys(weights: Pointer, head: Head, scratch: Scratch) -> None:
     """(keys, K) -> `keys` in panels."""
     panel, words = panel_width(weights), scratch.context  # of 16 keys: not yet in use
     for row in range(0, head.keys, LANES):
-        round_rows(LANES, matrix_at(head.key, row, 0), head.width, words)
+        round_rows(weights, LANES, matrix_at(head.key, row, 0), head.width, words)
         out = offset(scratch.keys.words, row // panel * panel * scratch.keys.steps + row % panel)
         for word in range(0, scratch.keys.steps, LANES):
             transpose_block(offset(words.data, word), words.stride, offset(out, word * panel), panel)
@@ -118,22 +119,21 @@ def pack_values(weights: Pointer, head: Head, scratch: Scratch) -> None:
 
 
 @kernel
-def round_rows(rows: int, source: Matrix, width: int, words: Matrix) -> None:
+def round_rows(weights: Pointer, rows: int, source: Matrix, width: int, words: Matrix) -> None:
     """(rows, width) -> (rows, width / 2) words of bfloat16; the width is a multiple of LANES."""
     for row in range(rows):
-        for column in range(0, width, LANES):
-            store_bfloat16(matrix_at(words, row, 0).data, column, load(matrix_at(source, row, 0).data, column))
+        write_operand(weights, matrix_at(source, row, 0).data, width, Operand(words, words.data), row)
 
 
 @kernel
 def attend_block(weights: Pointer, head: Head, scratch: Scratch, row: int, rows: int) -> None:
     """Attention of so many queries, from number `row` on."""
-    round_rows(rows, matrix_at(head.query, row, 0), head.width, scratch.queries)
+    round_rows(weights, rows, matrix_at(head.query, row, 0), head.width, scratch.queries)
     multiply(weights, rows, scratch.queries, scratch.keys, scratch.scores, scratch)
     for index in range(rows):
         scores = matrix_at(scratch.scores, index, 0).data
         scratch.sums[index] = exponentiate(scores, head.keys, score_scale(head))
-        round_exponentials(scores, head.keys, scratch.keys.columns)
+        round_exponentials(weights, scores, head.keys, scratch.keys.columns)
     multiply(weights, rows, scratch.scores, scratch.values, scratch.context, scratch)
     for index in range(rows):
         context, out = matrix_at(scratch.context, index, 0).data, matrix_at(head.out, row + index, 0).data
@@ -151,10 +151,9 @@ def multiply(weights: Pointer, rows: int, x: Matrix, y: Panels, out: Matrix, scr
 
 
 @kernel
-def round_exponentials(row: Pointer, keys: int, columns: int) -> None:
+def round_exponentials(weights: Pointer, row: Pointer, keys: int, columns: int) -> None:
     """Exponentials -> words of two of them, in place, with zeros behind the last one."""
+    write_operand(weights, row, keys, Operand(Matrix(row, columns), row), 0)
     whole = (keys + LANES - 1) // LANES * LANES
-    for column in range(0, whole, LANES):
-        store_bfloat16(row, column, load(row, column))
     if whole < columns:  # by one vector, since a tile has two; for a loop LLVM would call memset, which is not there
         store_bfloat16(row, whole, splat(_ZERO))
