@@ -28,7 +28,7 @@ from gte_np import BackendError, EmbeddingModel, GteError, MissingDependencyErro
 from gte_np.cli import main
 from gte_np.kernels.runtime import compile as entries
 from gte_np.kernels.runtime import object_cache
-from gte_np.kernels.targets import Target
+from gte_np.kernels.targets import TARGETS, Target
 from gte_np.kernels.targets.host import host_target
 from tests.programs import run_program
 from tests.users import give_away
@@ -389,7 +389,7 @@ def test_what_is_kept_under_any_umask_is_found(cache: Path, monkeypatch: pytest.
 def test_old_files_are_forgotten(cache: Path) -> None:
     """Only the oldest ones of this cache, and nothing else."""
     cache.mkdir()
-    ours = [cache / f"encode_float32-{number:024x}.o" for number in range(80)]
+    ours = [cache / f"encode_float32-{number:024x}.o" for number in range(object_cache._MOST_FILES + 10)]
     ours += [cache / f"pack_float16-{0:024x}.o.{number:016x}" for number in range(3)]  # of processes that were killed
     others = [cache / name for name in ("simd.cpython-311.pyc", "encode_float32-1.o", f"evil-{0:024x}.o")]
     for age, path in enumerate([*ours, *others]):
@@ -402,6 +402,12 @@ def test_old_files_are_forgotten(cache: Path) -> None:
     newest = {cache / file_name("pack_4_bytes"), *ours[: object_cache._MOST_FILES - 1]}
     assert set(cache.iterdir()) == {*newest, *others, folder}
     assert object_cache._find("pack_4_bytes", host_target()) is not None
+
+
+def test_all_files_of_the_cache_are_known() -> None:
+    for target in TARGETS:
+        for name in entries.entry_names(target):
+            assert object_cache._FILE_NAME.fullmatch(object_cache._file_name(name, target)), name
 
 
 def without_caches(folder: str, names: list[str]) -> list[str]:
