@@ -21,12 +21,12 @@ demo: $(VENV)/ready $(MINILM)
 	    "Around 9 million people live in London" "London is known for its financial district" \
 	    "A happy dog runs over the beach" "How large is the population of England's capital?"
 
-# What compiles and computes most runs on all processors. The rest looks at memory, threads and time: one by one.
-SHARED_TESTS := $(addprefix tests/test_,$(addsuffix .py,amx_emulator cli doors explain golden how_to_add kernel_encoder \
-    kernels library limits low_precision many_cores matrix_unit row_pairs saved_panels tokenizer vector_widths))
+# What looks at memory, threads, processes and time runs one by one; the rest on all processors.
+LONE_TESTS := $(addsuffix .py,tests/fuzz/test_hardening $(addprefix tests/test_,fork hub jobs many_threads merging \
+    serve_process similarity threads workspace))
 test: $(VENV)/ready $(MINILM)
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(SHARED_TESTS)
-	$(VENV)/bin/python -m pytest $(addprefix --ignore=,$(SHARED_TESTS))
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(LONE_TESTS))
+	$(VENV)/bin/python -m pytest $(LONE_TESTS)
 
 # Jobs on a real Ray, which is large (some 500 MB): it has an environment of its own.
 test-ray: $(RAY_VENV)/ready

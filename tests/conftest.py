@@ -14,6 +14,9 @@ from scripts.fetch_minilm import FOLDER, is_complete
 from tests.checkpoints import small_model
 from tests.compiled import RUNNABLE, WIDTHS
 
+# Modules of helpers whose failed assertions are to show what they compared; pytest finds the tests' own.
+pytest.register_assert_rewrite("tests.emulation.matrix_units", "tests.hub_server", "tests.programs")
+
 # A shell's background jobs ignore it, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
