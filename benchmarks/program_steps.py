@@ -84,9 +84,7 @@ class Subject:
         """The program, with the fastest of a few seconds of each step for a text of this length."""
         job = self._job(1, length)
         self.encoder._run(job, Chunk(0, 1), 1)  # whose workspace is then the idle one
-        arrays = job.describe(Chunk(0, 1), self.encoder._idle[-1].batch)
         times = [self._seconds(job) for _ in range(REPEATS)]
-        del arrays  # the compiled code had their addresses
         steps = [self._step(record) for record in self._begin(job).steps]
         return [step._replace(seconds=min(each)) for step, *each in zip(steps, *times, strict=True)]
 

@@ -14,6 +14,7 @@ the mean of their tokens has that meaning: a model gives good vectors only in th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -49,26 +50,36 @@ def _last_token(hidden: FloatArray, offsets: Offsets) -> FloatArray:
     return hidden[offsets[1:] - 1]  # (N, D) -> (B, D)
 
 
-def _max(hidden: FloatArray, offsets: Offsets) -> FloatArray:
-    maxima: FloatArray = np.maximum.reduceat(hidden, offsets[:-1], axis=0)  # (N, D) -> (B, D)
-    return maxima
+def _max(hidden: FloatArray, offsets: Offsets) -> NDArray[np.float64]:
+    return _reduce(np.maximum, hidden, offsets)
 
 
 def _sum(hidden: NDArray[np.floating], offsets: Offsets) -> NDArray[np.float64]:
-    sums: NDArray[np.float64] = np.add.reduceat(hidden, offsets[:-1], axis=0, dtype=np.float64)  # (N, D) -> (B, D)
-    return sums
+    return _reduce(np.add, hidden, offsets)
+
+
+def _reduce(function: np.ufunc, hidden: NDArray[np.floating], offsets: Offsets) -> NDArray[np.float64]:
+    """The rows of each text, reduced to one in float64, text by text: `reduceat` goes down column after column."""
+    reduced = np.empty((len(offsets) - 1, hidden.shape[1]))
+    for row, (first, last) in zip(reduced, itertools.pairwise(offsets.tolist()), strict=True):
+        function.reduce(hidden[first:last], axis=0, dtype=np.float64, out=row)  # (T, D) -> (D,)
+    return reduced  # (B, D)
+
+
+def _lengths(offsets: Offsets) -> Offsets:
+    return offsets[1:] - offsets[:-1]  # (B + 1,) -> (B,)
 
 
 def _mean(hidden: FloatArray, offsets: Offsets) -> NDArray[np.float64]:
-    return _sum(hidden, offsets) / np.diff(offsets)[:, None]  # (B, D) / (B, 1) -> (B, D)
+    return _sum(hidden, offsets) / _lengths(offsets)[:, None]  # (B, D) / (B, 1) -> (B, D)
 
 
 def _mean_sqrt_len_tokens(hidden: FloatArray, offsets: Offsets) -> NDArray[np.float64]:
-    return _sum(hidden, offsets) / np.sqrt(np.diff(offsets))[:, None]  # (B, D) / (B, 1) -> (B, D)
+    return _sum(hidden, offsets) / np.sqrt(_lengths(offsets))[:, None]  # (B, D) / (B, 1) -> (B, D)
 
 
 def _weighted_mean(hidden: FloatArray, offsets: Offsets) -> NDArray[np.float64]:
-    lengths = np.diff(offsets)  # (B + 1,) -> (B,)
+    lengths = _lengths(offsets)
     places = np.arange(len(hidden)) - np.repeat(offsets[:-1], lengths) + 1  # (N,): 1, 2, 3, ... in each text
     sum_of_places = lengths * (lengths + 1) / 2  # (B,)
     return _sum(hidden * places[:, None], offsets) / sum_of_places[:, None]  # (B, D) / (B, 1) -> (B, D)

@@ -45,18 +45,23 @@ class TokenBatch:
         for name in ("input_ids", "columns", "token_type_ids", "offsets"):
             self._keep(name, np.int32, LARGEST_INT32)
         self._keep("token_counts", np.int64, 2**63 - 1)
-        tokens, texts = len(self.input_ids), len(self.offsets) - 1
+        tokens, texts, lengths = len(self.input_ids), len(self.offsets) - 1, self.lengths
         if len(self.columns) != tokens or len(self.token_type_ids) != tokens:
             raise InputError(
                 f"expected a column and a token type for each of {tokens} input_ids, got {len(self.columns)} and "
                 f"{len(self.token_type_ids)}."
             )
-        if texts < 0 or self.offsets[0] != 0 or self.offsets[-1] != tokens or self.lengths.min(initial=1) < 1:
+        if (
+            texts < 0
+            or self.offsets[0] != 0
+            or self.offsets[-1] != tokens
+            or np.minimum.reduce(lengths, initial=1) < 1
+        ):
             raise InputError(
                 f"expected offsets that rise from 0 to the number of tokens, {tokens}, with a token in each text, "
                 f"got {_brief(self.offsets)}: a text has none, or only padding, or these are of another batch."
             )
-        if self.token_counts.shape != (texts,) or (self.token_counts < self.lengths).any():
+        if self.token_counts.shape != (texts,) or (self.token_counts < lengths).any():
             raise InputError(
                 f"expected token_counts of {texts} texts, none below the number of its tokens here, "
                 f"got {_brief(self.token_counts)}."
@@ -71,7 +76,7 @@ class TokenBatch:
             raise InputError(f"expected {name} of one dimension, got shape {array.shape}.")
         # An array on top of bytes cannot be made writable again, not even by its flags.
         kept = np.frombuffer(array.tobytes(), dtype)
-        if kept.min(initial=0) < 0:
+        if np.minimum.reduce(kept, initial=0) < 0:
             check_integers(name, kept, 0, most)
         object.__setattr__(self, name, kept)
 
@@ -100,7 +105,7 @@ class TokenBatch:
             "input_ids": np.concatenate([np.empty(0, np.int32), *arrays]),
             "columns": (np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)).astype(np.int32),
             "token_type_ids": np.zeros(offsets[-1], np.int32),
-            "offsets": offsets,
+            "offsets": offsets.astype(np.int32),
             "token_counts": lengths if token_counts is None else token_counts,
         }
         return cls(**fields)

@@ -87,6 +87,8 @@ BATCH = np.dtype(
     align=True,
 )
 
+ARRAYS = "position_ids", "token_type_ids", "offsets", "wanted_rows", "wanted_offsets"  # whose addresses are in it
+
 # Where the words of a matrix lie in a checkpoint, and where they go, all in words.
 LAYOUT = np.dtype(
     [

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gte_np.architectures.config import BertConfig
 from gte_np.architectures.weights import BertWeights
 from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
 from gte_np.errors import InputError
 from gte_np.formats import WeightFormat
-from gte_np.kernels.operations.records import BATCH
 from gte_np.kernels.runtime.chunks import TOKENS_OF_A_CHUNK, Chunk, divide, tokens_of_a_round
 from gte_np.kernels.runtime.kernel_functions import chosen_target, function
 from gte_np.kernels.runtime.packed_weights import PackedWeights, padded
@@ -23,7 +20,7 @@ from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.target import LANES
 from gte_np.reference.attention import attention_probabilities
 from gte_np.reference.linear import prepare_weights
-from gte_np.token_batch import TokenBatch
+from gte_np.token_batch import TokenArray, TokenBatch
 
 
 class KernelEncoder:
@@ -97,16 +94,13 @@ class KernelEncoder:
         """Run a chunk in a team of so many threads, this one among them."""
         workspace = self._workspace(job, chunk, threads)
         program = workspace.begin(threads, wanted=job.rows is not None, keep_layers=job.hidden_states is not None)
-        arrays = job.describe(chunk, workspace.batch)
-        start, end = job.tokens_of(chunk)
-        ids = job.inputs.batch.input_ids[start:end]
-        self.weights.format.gather(self.weights.words.parts, ids, workspace.hidden[: end - start])  # -> (N, D)
+        ids = job.describe(chunk, workspace)
+        self.weights.format.gather(self.weights.words.parts, ids, workspace.hidden[: len(ids)])  # -> (N, D)
         arguments = workspace.run_address, program.address, workspace.batch_address, self.weights.address
         if threads == 1:
             self._run_program(*arguments, 0)
         else:
             pool().run(lambda rank: self._run_program(*arguments, rank), threads)
-        del arrays  # the compiled code had their addresses
         self._idle.append(workspace)
 
     def _workspace(self, job: _Job, chunk: Chunk, threads: int) -> Workspace:
@@ -134,39 +128,33 @@ class _Job:
         self._width = padded(size, LANES)
         # Kernels write whole vectors, so rows may be longer than D.
         self._output = np.empty((tokens if self.rows is None else len(self.rows), self._width), np.float32)
+        self._output_address = self._output.ctypes.data
         self.output = self._output[:, :size]
         self.hidden_states = None
         if keep_layers:
             self._hidden_states = np.empty((len(weights.layers) + 1, tokens, self._width), np.float32)
             self.hidden_states = self._hidden_states[..., :size]
 
-    def tokens_of(self, chunk: Chunk) -> tuple[int, int]:
-        """The first token of a chunk and the one behind its last."""
-        offsets = self.inputs.batch.offsets
-        return int(offsets[chunk.first]), int(offsets[chunk.last])
-
-    def describe(self, chunk: Chunk, record: NDArray[Any]) -> list[NDArray[Any]]:
-        """Fill in a record of BATCH for a chunk; return the arrays whose addresses are in it."""
+    def describe(self, chunk: Chunk, workspace: Workspace) -> TokenArray:
+        """Tell a workspace of a chunk; return the ids of its tokens."""
         batch = self.inputs.batch
-        start, end = self.tokens_of(chunk)
-        offsets = batch.offsets[chunk.first : chunk.last + 1] - np.int32(start)
+        offsets = batch.offsets[chunk.first : chunk.last + 1]
+        start, end = int(offsets[0]), int(offsets[-1])
+        offsets = offsets - np.int32(start)
         arrays = {
             "position_ids": self.inputs.position_ids[start:end],
             "token_type_ids": batch.token_type_ids[start:end],
             "offsets": offsets,
         }
-        fields = {"tokens": end - start, "texts": len(offsets) - 1, "wanted": end - start}
-        first = start
+        first, last = start, end  # rows of the output
         if self.rows is not None:
             first, last = self.rows.searchsorted((start, end)).tolist()
-            arrays["wanted_rows"] = self.rows[first:last] - np.int32(start)
-            arrays["wanted_offsets"] = arrays["wanted_rows"].searchsorted(offsets).astype(np.int32)
-            fields["wanted"] = last - first
-        arrays["output"] = self._output[first:]
-        fields["output_stride"] = self._width
+            rows = arrays["wanted_rows"] = self.rows[first:last] - np.int32(start)
+            arrays["wanted_offsets"] = rows.searchsorted(offsets)
+        fields = {"tokens": end - start, "texts": len(offsets) - 1, "wanted": last - first}
+        fields |= {"output": self._output_address + 4 * self._width * first, "output_stride": self._width}
         if self.hidden_states is not None:
-            arrays["hidden_states"] = self._hidden_states[:, start:]
+            fields["hidden_states"] = self._hidden_states[:, start:].ctypes.data
             fields["layer_stride"] = self._hidden_states[0].size
-        fields |= {name: array.ctypes.data for name, array in arrays.items()}
-        record[0] = tuple(fields.get(name, 0) for name in BATCH.names or ())
-        return list(arrays.values())
+        workspace.describe(arrays, fields)
+        return batch.input_ids[start:end]

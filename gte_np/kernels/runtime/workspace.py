@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gte_np.formats import WeightFormat
 from gte_np.formats.int8 import FACTORS
 from gte_np.kernels.language.team_state import team_state_size
-from gte_np.kernels.operations.records import BATCH, RUN
+from gte_np.kernels.operations.records import ARRAYS, BATCH, RUN
 from gte_np.kernels.runtime.packed_weights import PackedWeights, Sizes, padded
 from gte_np.kernels.runtime.program import Buffers, Rows, Words, write_program
 from gte_np.kernels.targets import Target
@@ -84,6 +84,10 @@ class Workspace:
         self._programs: dict[tuple[bool, bool], Program] = {}
         self.batch, self.run = np.zeros(1, BATCH), np.zeros(1, RUN)
         self.batch_address, self.run_address = self.batch.ctypes.data, self.run.ctypes.data
+        # Of a batch, which is copied into them: to find out the addresses of its own would take longer.
+        self._arrays = {name: np.empty(tokens + 1, np.int32) for name in ARRAYS}  # no text is empty
+        for name, array in self._arrays.items():
+            self.batch[name] = array.ctypes.data
         self.run["scratch"], self.run["scratch_size"] = scratch, self._scratch
         self.run["yield_function"] = _yield_function()
         self._state = np.zeros(0, np.int64)
@@ -106,6 +110,13 @@ class Workspace:
         self._state[:size] = 0
         self.run["steps"], self.run["threads"] = len(program.steps), threads
         return program
+
+    def describe(self, arrays: Mapping[str, NDArray[np.integer]], fields: Mapping[str, int]) -> None:
+        """Tell kernels of a batch: arrays by the name of the field for their address, and other fields of BATCH."""
+        for name, array in arrays.items():
+            self._arrays[name][: len(array)] = array
+        for name, value in fields.items():
+            self.batch[name] = value
 
     def _widths(self) -> dict[str, int]:
         sizes = self.weights.sizes
