@@ -32,7 +32,7 @@ from gte_np.formats.float_formats import FLOAT32
 from gte_np.formats.int8 import FACTORS
 from gte_np.formats.weight_format import ProductStep
 from gte_np.kernels.language.emitter import Emitter
-from gte_np.kernels.language.memory import offset, panel_width, tile_rows
+from gte_np.kernels.language.memory import load, offset, panel_width, store, tile_rows
 from gte_np.kernels.language.types import INT64, LANES, PanelType, Pointer, kernel
 from gte_np.kernels.targets.target import CACHE_LINE
 
@@ -76,6 +76,14 @@ class Linear(NamedTuple):
 def matrix_at(matrix: Matrix, row: int, column: int) -> Matrix:
     """The part of a matrix that begins at a row and a column."""
     return Matrix(offset(matrix.data, row * matrix.stride + column), matrix.stride)
+
+
+@kernel
+def copy_rows(rows: int, source: Matrix, width: int, target: Matrix) -> None:
+    """(rows, width) -> (rows, width); the width is a multiple of LANES."""
+    for row in range(rows):
+        for column in range(0, width, LANES):
+            store(target.data, row * target.stride + column, load(source.data, row * source.stride + column))
 
 
 @kernel

@@ -29,9 +29,8 @@ from gte_np.kernels.operations.attention_head import Head
 from gte_np.kernels.operations.functions import gelu
 from gte_np.kernels.operations.layer_norm import Norm, add_embeddings, add_row, normalize_row
 from gte_np.kernels.operations.linear import linear_panel
-from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at, operand_at, panel_of
+from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, copy_rows, matrix_at, operand_at, panel_of
 from gte_np.kernels.operations.records import Operation
-from gte_np.kernels.operations.tile_attention import copy_rows
 
 Step = Any  # a record of STEP
 Batch = Any  # a record of BATCH

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gte_np.kernels.language.memory import load, offset, panel_width, store, tile_rows, transpose_block
+from gte_np.kernels.language.memory import offset, panel_width, tile_rows, transpose_block
 from gte_np.kernels.language.types import LANES, Pointer, kernel
 from gte_np.kernels.operations.attention_head import Head, divide_row, exponentiate, score_scale
-from gte_np.kernels.operations.matmul import Matrix, float32_tile, matrix_at, tiles_of
+from gte_np.kernels.operations.matmul import Matrix, copy_rows, float32_tile, matrix_at, tiles_of
 
 
 class Scratch(NamedTuple):
@@ -82,11 +82,3 @@ def transpose_keys(weights: Pointer, head: Head, panels: Pointer) -> None:
         for feature in range(0, head.width, LANES):
             block = matrix_at(head.key, row, feature)
             transpose_block(block.data, block.stride, offset(panel, feature * width), width)
-
-
-@kernel
-def copy_rows(rows: int, source: Matrix, width: int, target: Matrix) -> None:
-    """(rows, width) -> (rows, width); the width is a multiple of LANES."""
-    for row in range(rows):
-        for column in range(0, width, LANES):
-            store(target.data, row * target.stride + column, load(source.data, row * source.stride + column))
