@@ -77,7 +77,7 @@ class Model(NamedTuple):
         )
 
     def _step_of_team(self, step: Step, load: Load, threads: int) -> float:
-        tasks = step.tasks(load)
+        tasks = step.tasks(load, threads)
         computing = -(-tasks // threads) / tasks * step.seconds * load.texts * self.slower
         cached = -(-threads // self.processor.complex) * self.processor.cache * 1e6
         # One thread packs a matrix, so all of it is in the memory of one node.

@@ -19,7 +19,7 @@ from benchmarks.core_model import Model, here, of_a_node
 from benchmarks.models import SHAPES
 from benchmarks.processors import PROCESSORS
 from benchmarks.program_steps import Load, Step, Subject
-from benchmarks.step_costs import Costs
+from benchmarks.step_costs import LARGE_TEAM, Costs
 from gte_np.kernels.runtime.chunks import divide
 from gte_np.token_batch import offsets_of
 
@@ -93,8 +93,8 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
 
 
 def counts(steps: list[Step], load: Load) -> dict[str, Any]:
-    """Steps of a program, and tasks of each kind of them in one step."""
-    kinds = Counter((step.operation.name.lower(), step.tasks(load)) for step in steps)
+    """Steps of a program, and tasks of each kind of them in one step, for a large team."""
+    kinds = Counter((step.operation.name.lower(), step.tasks(load, LARGE_TEAM)) for step in steps)
     return {"steps": len(steps), "tasks": {f"{count} x {kind}": tasks for (kind, tasks), count in kinds.items()}}
 
 

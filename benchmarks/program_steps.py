@@ -52,14 +52,14 @@ class Step(NamedTuple):
     weight_bytes: int
     seconds: float = 0.0
 
-    def tasks(self, load: Load) -> int:
-        """Into how many tasks a team divides it."""
+    def tasks(self, load: Load, threads: int) -> int:
+        """Into how many tasks a team of so many threads divides it."""
         rows = load.wanted if self.is_wanted else load.tokens
         if self.operation == Operation.LINEAR:
             return self.panels * max(1, rows // ROWS_OF_A_PRODUCT)
         if self.operation == Operation.ATTENTION:
             return load.texts * self.heads
-        return -(-rows // ROWS_OF_A_TASK)
+        return min(rows, -(-rows // (ROWS_OF_A_TASK * threads)) * threads)
 
 
 class Subject:

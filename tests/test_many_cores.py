@@ -52,7 +52,7 @@ def test_tasks_are_those_that_the_kernels_do(pooling: str, dtype: str) -> None:
         state = encoder._idle[-1]._state
         steps = subject.steps(length)
         done = [int(state[(2 + step * 3) * LINE]) for step in range(len(steps))]
-        assert [step.tasks(subject.load(texts, length)) for step in steps] == done
+        assert [step.tasks(subject.load(texts, length), 2) for step in steps] == done
         assert all(step.seconds > 0 for step in steps)
 
 
@@ -86,7 +86,7 @@ def test_each_thread_has_its_part_of_a_barrier() -> None:
     slow = PROCESSOR._replace(latencies=(2e9, 2e9, 2e9))
     found = model(ROWS, processor=slow, look=5.0, fetch=3.0)
     assert found.barrier(4) == 4 * (5 + 2 * (3 + 1))
-    assert found.team(Load(1, 4, 4), 4) == 1 + found.barrier(4)
+    assert found.team(Load(1, 4, 4), 4) == 1 / 4 + found.barrier(4)  # a row for each thread
     assert found.team(Load(1, 4, 4), 1) == 1
     assert found.best_team(Load(1, 400, 400)) == (1, 1)
 
@@ -155,7 +155,7 @@ def test_the_command(
     assert json.loads((tmp_path / "many_cores.json").read_text("utf-8")) == results
     found = results["models"]["small"]["int8"]
     assert list(found["processors"]) == ["Ryzen 7 9700X", "two Graviton4", "a node of two Graviton4"]
-    assert found["program"]["1 x 5"]["tasks"]["1 x embed"] == 2
+    assert found["program"]["1 x 5"]["tasks"]["1 x embed"] == 5
     for figures in found["processors"].values():
         assert figures["loads"]["1 x 5"]["by_text"] is None
         assert 0 < figures["loads"]["4 x 9"]["best_team"] <= figures["loads"]["4 x 9"]["one_thread"]

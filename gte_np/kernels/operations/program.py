@@ -36,7 +36,7 @@ Step = Any  # a record of STEP
 Batch = Any  # a record of BATCH
 Run = Any  # a record of RUN
 
-ROWS_OF_A_TASK = 4  # of what is done row by row
+ROWS_OF_A_TASK = 4  # of what is done row by row, at most
 # Of a matrix product: enough to read weights once for many tiles, few enough for many threads.
 ROWS_OF_A_PRODUCT = 160
 
@@ -44,12 +44,13 @@ _EMBED, _LINEAR, _ATTENTION, _QUANTIZE, _ADD_NORM, _GATHER, _KEEP = (int(operati
 
 
 class Job(NamedTuple):
-    """A step, the batch, the packed weights of all layers, and this thread's scratch memory."""
+    """A step, the batch, the packed weights of all layers, this thread's scratch memory, and the size of its team."""
 
     step: Step
     batch: Batch
     weights: Pointer
     scratch: Pointer
+    threads: int
 
 
 @kernel
@@ -58,7 +59,7 @@ def run_program(run: Run, program: Pointer, batch: Batch, weights: Pointer, rank
     team = Team(rank, run.threads, int64s_at(run.team_state), run.yield_function)
     scratch = offset(floats_at(run.scratch), rank * run.scratch_size)
     for number in range(run.steps):
-        run_step(team, number, Job(record_at(program, number), batch, weights, scratch))
+        run_step(team, number, Job(record_at(program, number), batch, weights, scratch, team.size))
 
 
 @kernel
@@ -89,14 +90,15 @@ def rows_of(job: Job) -> int:
 
 @kernel
 def row_tasks(job: Job) -> int:
-    """The number of tasks of a step that is done row by row."""
-    return (rows_of(job) + ROWS_OF_A_TASK - 1) // ROWS_OF_A_TASK
+    """Into how many tasks a step is divided that is done row by row: as many for each thread, if there are rows."""
+    at_once = ROWS_OF_A_TASK * job.threads
+    return smaller((rows_of(job) + at_once - 1) // at_once * job.threads, rows_of(job))
 
 
 @kernel
-def end_of(job: Job, task: int) -> int:
-    """The number of the row behind the last one of a task that is done row by row."""
-    return smaller((task + 1) * ROWS_OF_A_TASK, rows_of(job))
+def first_of(job: Job, task: int) -> int:
+    """The number of the first row of a task that is done row by row."""
+    return rows_of(job) * task // row_tasks(job)
 
 
 @kernel
@@ -137,7 +139,7 @@ def embed_task(job: Job, task: int) -> None:
     step, out, norm = job.step, written_by(job), norm_of(job)
     types, positions = floats_at(step.token_type_table), floats_at(step.position_table)
     type_ids, position_ids = int32s_at(job.batch.token_type_ids), int32s_at(job.batch.position_ids)
-    for index in range(task * ROWS_OF_A_TASK, end_of(job, task)):
+    for index in range(first_of(job, task), first_of(job, task + 1)):
         row = row_of(out, index)
         token_type = offset(types, type_ids[index] * step.table_stride)
         position = offset(positions, position_ids[index] * step.table_stride)
@@ -208,7 +210,7 @@ def attention_task(job: Job, task: int) -> None:
 def quantize_task(job: Job, task: int) -> None:
     """QUANTIZE: (rows, width) `x` -> what linear layers read of it."""
     x = read_by(job)
-    for index in range(task * ROWS_OF_A_TASK, end_of(job, task)):
+    for index in range(first_of(job, task), first_of(job, task + 1)):
         write_row(job, row_of(x, index), index)
 
 
@@ -216,10 +218,10 @@ def quantize_task(job: Job, task: int) -> None:
 def add_norm_task(job: Job, task: int) -> None:
     """ADD_NORM: `out` = layer_norm(`out` + `x`), (rows, D)."""
     x, out, norm = read_by(job), written_by(job), norm_of(job)
-    for index in range(task * ROWS_OF_A_TASK, end_of(job, task)):
+    for index in range(first_of(job, task), first_of(job, task + 1)):
         row = row_of(out, index)
         normalize_row(row, add_row(row, row_of(x, index), norm.width), norm)
-    for index in range(task * ROWS_OF_A_TASK, end_of(job, task)):
+    for index in range(first_of(job, task), first_of(job, task + 1)):
         write_row(job, row_of(out, index), index)
 
 
@@ -227,7 +229,7 @@ def add_norm_task(job: Job, task: int) -> None:
 def gather_task(job: Job, task: int) -> None:
     """GATHER: the wanted rows of `x`, (N, D), -> `out`, (wanted, D)."""
     x, out, wanted = read_by(job), written_by(job), int32s_at(job.batch.wanted_rows)
-    for index in range(task * ROWS_OF_A_TASK, end_of(job, task)):
+    for index in range(first_of(job, task), first_of(job, task + 1)):
         row = matrix_at(out, index, 0)
         copy_rows(1, matrix_at(x, wanted[index], 0), job.step.width, row)
         write_row(job, row.data, index)
@@ -239,7 +241,7 @@ def keep_task(job: Job, task: int) -> None:
     batch, layer = job.batch, job.step.layer
     address = batch.output if layer < 0 else batch.hidden_states
     start = offset(floats_at(address), larger(layer, 0) * batch.layer_stride)
-    first = task * ROWS_OF_A_TASK
-    rows = end_of(job, task) - first
+    first = first_of(job, task)
+    rows = first_of(job, task + 1) - first
     out = matrix_at(Matrix(start, batch.output_stride), first, 0)
     copy_rows(rows, matrix_at(read_by(job), first, 0), batch.output_stride, out)
