@@ -20,7 +20,7 @@ from benchmarks.models import SHAPES
 from benchmarks.processors import PROCESSORS
 from benchmarks.program_steps import Load, Step, Subject
 from benchmarks.step_costs import LARGE_TEAM, Costs
-from gte_np.kernels.runtime.chunks import divide
+from gte_np.kernels.runtime.chunks import divide, useful_threads
 from gte_np.token_batch import offsets_of
 
 DTYPES = ("float32", "int8")
@@ -28,7 +28,7 @@ LOADS = {"1 x 12": (1, 12), "1 x 128": (1, 128), "1 x 512": (1, 512), "16 x 128"
 POINT_LENGTH = 128  # of the texts of which there are more and more
 HEADER = (
     f"{'processor':24}{'tokens':10}{'one thread':>11}{'all cores':>12}{'waking':>8}{'barriers':>9}"
-    f"{'best team':>11}{'threads':>9}{'by text':>9}  chosen"
+    f"{'best team':>11}{'threads':>9}{'by text':>9}{'chosen':>10}  by"
 )
 TEXTS_OF_A_CORE = 4  # of a large batch, with which memory nodes are compared
 
@@ -76,7 +76,7 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
         by_text = "" if ms["by_text"] is None else ms["by_text"]
         yield (
             f"{name:24}{load_name:10}{ms['one_thread']:>11}{ms['team_of_all']:>12}{ms['waking']:>8}{ms['barriers']:>9}"
-            f"{ms['best_team']:>11}{ms['threads_of_best_team']:>9}{by_text:>9}  {ms['chosen']}"
+            f"{ms['best_team']:>11}{ms['threads_of_best_team']:>9}{by_text:>9}{ms['chosen']:>10}  {ms['chosen_by']}"
         )
     point = found["by_text_from"]
     yield (
@@ -110,7 +110,8 @@ def of_processor(subject: Subject, models: dict[int, Model]) -> dict[str, Any]:
     model = models[POINT_LENGTH]
     found: dict[str, Any] = {
         "loads": {
-            name: prediction(models[length], subject.load(texts, length)) for name, (texts, length) in LOADS.items()
+            name: prediction(models[length], subject.load(texts, length), subject.encoder.weights.matrices.size)
+            for name, (texts, length) in LOADS.items()
         },
         "by_text_from": points(model, lambda texts: subject.load(texts, POINT_LENGTH)),
     }
@@ -119,14 +120,18 @@ def of_processor(subject: Subject, models: dict[int, Model]) -> dict[str, Any]:
     return found
 
 
-def prediction(model: Model, load: Load) -> dict[str, Any]:
-    """Milliseconds of a batch, in each way; `chosen` is what `chunks.divide` does with all cores.
+def prediction(model: Model, load: Load, words: int) -> dict[str, Any]:
+    """Milliseconds of a batch, in each way; `chosen` is the encoder's, for so many words of packed weights.
 
     Waking and barriers are those of the team of all cores, and part of its time.
     """
     cores = model.processor.cores
     best, threads = model.best_team(load)
     runs = load.texts // model.texts_at_once(load)
+    by_text = model.by_text(load)
+    offsets = offsets_of([load.length] * load.texts)
+    is_by_text = divide(offsets, cores)[1]
+    team = useful_threads(offsets, cores, words)
     return {
         "one_thread": rounded(model.team(load, 1)),
         "team_of_all": rounded(model.team(load, cores)),
@@ -134,8 +139,9 @@ def prediction(model: Model, load: Load) -> dict[str, Any]:
         "barriers": rounded(runs * len(model.steps) * model.barrier(cores)),
         "best_team": rounded(best),
         "threads_of_best_team": threads,
-        "by_text": rounded(model.by_text(load)) if load.texts > 1 else None,
-        "chosen": "text" if divide(offsets_of([load.length] * load.texts), cores)[1] else "tile",
+        "by_text": rounded(by_text) if load.texts > 1 else None,
+        "chosen": rounded(by_text if is_by_text else model.team(load, team)),
+        "chosen_by": "text" if is_by_text else f"tile, {team} threads",
     }
 
 

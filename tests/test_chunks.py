@@ -7,7 +7,15 @@ import itertools
 import numpy as np
 import pytest
 
-from gte_np.kernels.runtime.chunks import TOKENS_OF_A_TEAM, TOKENS_WORTH_A_THREAD, UNEVEN, Chunk, divide
+from gte_np.kernels.runtime.chunks import (
+    THREADS_OF_ANY_TEAM,
+    TOKENS_OF_A_TEAM,
+    TOKENS_WORTH_A_THREAD,
+    UNEVEN,
+    Chunk,
+    divide,
+    useful_threads,
+)
 from gte_np.token_batch import offsets_of
 
 
@@ -100,3 +108,21 @@ def test_cases(lengths: list[int], threads: int, chunks: list[tuple[int, int]], 
 def test_no_texts(threads: int) -> None:
     chunks, _ = divide(offsets_of([]), threads)
     assert chunks == []
+
+
+@pytest.mark.parametrize(
+    ("lengths", "threads", "words", "useful"),
+    [
+        ([12], 2, 5_000_000, 2),
+        ([12], 64, 5_000_000, THREADS_OF_ANY_TEAM),  # gte-small in int8
+        ([12], 64, 85_000_000, 23),  # gte-base in float32
+        ([512], 64, 85_000_000, 64),
+        ([512], 192, 85_000_000, 148),
+        ([5000], 192, 5_000_000, 51),  # as for TOKENS_OF_A_TEAM
+        ([128] * 40, 64, 5_000_000, 51),
+        ([128] * 64, 64, 5_000_000, 64),  # by text
+        ([], 64, 5_000_000, THREADS_OF_ANY_TEAM),
+    ],
+)
+def test_a_team_is_as_large_as_its_work(lengths: list[int], threads: int, words: int, useful: int) -> None:
+    assert useful_threads(offsets_of(lengths), threads, words) == useful

@@ -15,6 +15,7 @@ from gte_np.kernels.language.memory import int64s_at
 from gte_np.kernels.language.parallel import Team, _call, parallel_for
 from gte_np.kernels.language.team_state import team_state_size
 from gte_np.kernels.language.types import Pointer, kernel, panel_pointer
+from gte_np.kernels.runtime import chunks
 from gte_np.kernels.runtime.chunks import divide
 from gte_np.kernels.runtime.threads import ThreadPool
 from gte_np.kernels.runtime.workspace import _yield_function
@@ -100,6 +101,12 @@ LENGTHS = {
     "a batch for a team": ([40, 1, 77, 5] * 9, False),
     "a batch divided by text": ([128] * 128, True),
 }
+
+
+@pytest.fixture(autouse=True)
+def _large_teams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give small models the threads that only large ones would have."""
+    monkeypatch.setattr(chunks, "THREADS_OF_ANY_TEAM", max(MANY))
 
 
 class Models:

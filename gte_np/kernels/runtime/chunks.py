@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ TOKENS_WORTH_A_THREAD = 96
 TOKENS_OF_A_CHUNK = 256
 # A team divides each matrix product, so larger chunks cost it nothing but memory.
 TOKENS_OF_A_TEAM = 1024
+# The best team for little work is small: each thread must be woken, and is waited for at the end of each step. By the
+# model of `benchmarks.many_cores`, its size grows with the square root of tokens times words of weights.
+THREADS_OF_ANY_TEAM = 8
+WORK_OF_A_THREAD = 2_000_000
 # Dividing by text is given up if the thread with most to do has so much more than its share.
 UNEVEN = 1.1
 
@@ -29,6 +34,18 @@ class Chunk(NamedTuple):
 def tokens_of_a_round(threads: int) -> int:
     """Tokens of a chunk for each thread: with so many all are busy, and more take as much longer."""
     return threads * TOKENS_OF_A_CHUNK
+
+
+def useful_threads(offsets: NDArray[np.integer], threads: int, words: int) -> int:
+    """How many of so many threads a batch should have, with a model of so many words of packed weights.
+
+    It is all of them, unless a team of them would have too little to do.
+    """
+    tokens = int(offsets[-1])
+    if len(offsets) > 2 and tokens >= threads * TOKENS_WORTH_A_THREAD:  # they may be divided by text
+        return threads
+    team = round(math.sqrt(min(tokens, TOKENS_OF_A_TEAM) * words / WORK_OF_A_THREAD))
+    return min(threads, max(team, THREADS_OF_ANY_TEAM))
 
 
 def divide(offsets: NDArray[np.integer], threads: int) -> tuple[list[Chunk], bool]:

@@ -11,7 +11,7 @@ from gte_np.architectures.weights import BertWeights
 from gte_np.encoder_interface import EncoderInput, EncoderOutput, FloatArray
 from gte_np.errors import InputError
 from gte_np.formats import WeightFormat
-from gte_np.kernels.runtime.chunks import TOKENS_OF_A_CHUNK, Chunk, divide, tokens_of_a_round
+from gte_np.kernels.runtime.chunks import TOKENS_OF_A_CHUNK, Chunk, divide, tokens_of_a_round, useful_threads
 from gte_np.kernels.runtime.kernel_functions import chosen_target, function
 from gte_np.kernels.runtime.packed_weights import PackedWeights, padded
 from gte_np.kernels.runtime.threads import available_processors, pool, take_turns
@@ -82,8 +82,9 @@ class KernelEncoder:
 
     def _run_all(self, job: _Job) -> None:
         """Run all chunks of a batch, in a thread of the pool."""
-        with pool().claim(self.threads) as threads:
-            chunks, apart = divide(job.inputs.batch.offsets, threads)
+        offsets = job.inputs.batch.offsets
+        with pool().claim(useful_threads(offsets, self.threads, self.weights.matrices.size)) as threads:
+            chunks, apart = divide(offsets, threads)
             if apart:
                 take_turns(chunks, lambda chunk: self._run(job, chunk, 1), min(threads, len(chunks)))
             else:
