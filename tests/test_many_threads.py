@@ -106,7 +106,7 @@ LENGTHS = {
 @pytest.fixture(autouse=True)
 def _large_teams(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give small models the threads that only large ones would have."""
-    monkeypatch.setattr(chunks, "THREADS_OF_ANY_TEAM", max(MANY))
+    monkeypatch.setattr(chunks, "STEP_OF_TEAMS", max(MANY))
 
 
 class Models:

@@ -17,8 +17,9 @@ TOKENS_OF_A_CHUNK = 256
 # A team divides each matrix product, so larger chunks cost it nothing but memory.
 TOKENS_OF_A_TEAM = 1024
 # The best team for little work is small: each thread must be woken, and is waited for at the end of each step. By the
-# model of `benchmarks.many_cores`, its size grows with the square root of tokens times words of weights.
-THREADS_OF_ANY_TEAM = 8
+# model of `benchmarks.many_cores`, its size grows with the square root of tokens times words of weights. It is a multiple
+# of 12, as are the tasks of attention and of the smallest products in models of 12 heads.
+STEP_OF_TEAMS = 12
 WORK_OF_A_THREAD = 2_000_000
 # Dividing by text is given up if the thread with most to do has so much more than its share.
 UNEVEN = 1.1
@@ -44,8 +45,8 @@ def useful_threads(offsets: NDArray[np.integer], threads: int, words: int) -> in
     tokens = int(offsets[-1])
     if len(offsets) > 2 and tokens >= threads * TOKENS_WORTH_A_THREAD:  # they may be divided by text
         return threads
-    team = round(math.sqrt(min(tokens, TOKENS_OF_A_TEAM) * words / WORK_OF_A_THREAD))
-    return min(threads, max(team, THREADS_OF_ANY_TEAM))
+    best = math.sqrt(min(tokens, TOKENS_OF_A_TEAM) * words / WORK_OF_A_THREAD)
+    return min(threads, max(1, math.ceil(best / STEP_OF_TEAMS)) * STEP_OF_TEAMS)
 
 
 def divide(offsets: NDArray[np.integer], threads: int) -> tuple[list[Chunk], bool]:
