@@ -17,8 +17,8 @@ TOKENS_OF_A_CHUNK = 256
 # A team divides each matrix product, so larger chunks cost it nothing but memory.
 TOKENS_OF_A_TEAM = 1024
 # The best team for little work is small: each thread must be woken, and is waited for at the end of each step. By the
-# model of `benchmarks.many_cores`, its size grows with the square root of tokens times words of weights. It is a multiple
-# of 12, as are the tasks of attention and of the smallest products in models of 12 heads.
+# model of `benchmarks.many_cores`, its size grows with the square root of tokens times words of weights. It is taken
+# in steps of 12: attention and the smallest products of many models have so many tasks, or twice as many.
 STEP_OF_TEAMS = 12
 WORK_OF_A_THREAD = 2_000_000
 # Dividing by text is given up if the thread with most to do has so much more than its share.
