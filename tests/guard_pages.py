@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +17,6 @@ from numpy.typing import DTypeLike
 
 from gte_np.formats.int8 import FACTORS
 from gte_np.kernels.runtime import kernel_encoder, packed_weights, program, workspace
-from gte_np.kernels.runtime.chunks import Chunk
-from gte_np.kernels.runtime.kernel_encoder import _Job
 from gte_np.kernels.runtime.packed_weights import PackedWeights, Piece
 from gte_np.kernels.runtime.program import Buffers, Rows, Words
 from gte_np.kernels.runtime.workspace import Workspace
@@ -104,7 +103,6 @@ def guard_kernels(memory: GuardedMemory) -> None:
     setattr(kernel_encoder, "TOKENS_OF_A_CHUNK", 0)  # noqa: B010  # else workspaces have room for more than a chunk
     setattr(kernel_encoder, "Workspace", _workspaces(memory))  # noqa: B010
     _guard_what_is_packed(memory)
-    _guard_chunks(memory)
 
 
 def _guard_what_is_packed(memory: GuardedMemory) -> None:
@@ -118,23 +116,6 @@ def _guard_what_is_packed(memory: GuardedMemory) -> None:
         pack_piece(self, linear, piece, source)
 
     setattr(PackedWeights, "_pack_piece", guarded)  # noqa: B010
-
-
-def _guard_chunks(memory: GuardedMemory) -> None:
-    describe = _Job.describe
-
-    def guarded(self: _Job, chunk: Chunk, record: Any) -> list[Any]:
-        arrays = describe(self, chunk, record)
-        kept = list(arrays)
-        for name in ("offsets", "position_ids", "token_type_ids", "wanted_rows", "wanted_offsets"):
-            for array in arrays:
-                if array.ctypes.data == record[name][0] and array.dtype == np.int32:
-                    kept.append(memory.copy(array, writeable=False))
-                    record[name] = kept[-1].ctypes.data
-                    break
-        return kept
-
-    setattr(_Job, "describe", guarded)  # noqa: B010
 
 
 def _workspaces(memory: GuardedMemory) -> type[Workspace]:
@@ -158,6 +139,14 @@ def _workspaces(memory: GuardedMemory) -> type[Workspace]:
 
         def fits(self, tokens: int, longest: int, threads: int) -> bool:
             return (tokens, longest, threads) == (self.tokens, self.longest, self.threads)
+
+        def describe(self, arrays: Mapping[str, Any], fields: Mapping[str, int]) -> None:
+            super().describe(arrays, fields)
+            self._told = {
+                name: memory.copy(array.astype(np.int32), writeable=False) for name, array in arrays.items()
+            }
+            for name, array in self._told.items():
+                self.batch[name] = array.ctypes.data
 
         def _values(self, name: str, stride: int) -> int:
             """A row for each token, the last one without a gap.

@@ -32,16 +32,16 @@ from tests.guard_pages import GuardedMemory, guard_kernels
 
 folder, side, fault = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 guard_kernels(GuardedMemory(side))
-describe = kernel_encoder._Job.describe
 
 
 def described(change):
-    def changed(job, chunk, record):
-        arrays = describe(job, chunk, record)
-        change(record, arrays)
-        return arrays
+    describe = kernel_encoder.Workspace.describe
 
-    kernel_encoder._Job.describe = changed
+    def changed(workspace, arrays, fields):
+        describe(workspace, arrays, fields)
+        change(workspace.batch)
+
+    kernel_encoder.Workspace.describe = changed
 
 
 def written(change):
@@ -79,7 +79,7 @@ def pack_too_much(values, dtype=None):
     return np.array(values, dtype)
 
 
-def write_to_ids(record, arrays):
+def write_to_ids(record):
     record["output"] = record["position_ids"]
 
 
@@ -91,9 +91,9 @@ FAULTS = {
     "head": lambda: written(lambda steps: widen(steps, 2, "heads", 1)),
     "rows": lambda: setattr(kernel_encoder, "Workspace", Shorter),
     "scratch": lambda: setattr(kernel_encoder, "Workspace", LessScratch),
-    "tokens": lambda: described(lambda record, arrays: record.__setitem__("tokens", record["tokens"] + 1)),
-    "texts": lambda: described(lambda record, arrays: record.__setitem__("texts", record["texts"] + 1)),
-    "before": lambda: described(lambda record, arrays: record.__setitem__("offsets", record["offsets"] - 4)),
+    "tokens": lambda: described(lambda record: record.__setitem__("tokens", record["tokens"] + 1)),
+    "texts": lambda: described(lambda record: record.__setitem__("texts", record["texts"] + 1)),
+    "before": lambda: described(lambda record: record.__setitem__("offsets", record["offsets"] - 4)),
     "read only": lambda: described(write_to_ids),
     "pack": lambda: setattr(packed_weights.np, "array", pack_too_much),
 }
