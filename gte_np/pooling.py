@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_np.encoder_interface import FloatArray, check_finite
+from gte_np.token_batch import lengths_of
 
 Offsets = NDArray[np.integer]
 
@@ -66,20 +67,16 @@ def _reduce(function: np.ufunc, hidden: NDArray[np.floating], offsets: Offsets) 
     return reduced  # (B, D)
 
 
-def _lengths(offsets: Offsets) -> Offsets:
-    return offsets[1:] - offsets[:-1]  # (B + 1,) -> (B,)
-
-
 def _mean(hidden: FloatArray, offsets: Offsets) -> NDArray[np.float64]:
-    return _sum(hidden, offsets) / _lengths(offsets)[:, None]  # (B, D) / (B, 1) -> (B, D)
+    return _sum(hidden, offsets) / lengths_of(offsets)[:, None]  # (B, D) / (B, 1) -> (B, D)
 
 
 def _mean_sqrt_len_tokens(hidden: FloatArray, offsets: Offsets) -> NDArray[np.float64]:
-    return _sum(hidden, offsets) / np.sqrt(_lengths(offsets))[:, None]  # (B, D) / (B, 1) -> (B, D)
+    return _sum(hidden, offsets) / np.sqrt(lengths_of(offsets))[:, None]  # (B, D) / (B, 1) -> (B, D)
 
 
 def _weighted_mean(hidden: FloatArray, offsets: Offsets) -> NDArray[np.float64]:
-    lengths = _lengths(offsets)
+    lengths = lengths_of(offsets)  # (B + 1,) -> (B,)
     places = np.arange(len(hidden)) - np.repeat(offsets[:-1], lengths) + 1  # (N,): 1, 2, 3, ... in each text
     sum_of_places = lengths * (lengths + 1) / 2  # (B,)
     return _sum(hidden * places[:, None], offsets) / sum_of_places[:, None]  # (B, D) / (B, 1) -> (B, D)

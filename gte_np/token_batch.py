@@ -51,12 +51,7 @@ class TokenBatch:
                 f"expected a column and a token type for each of {tokens} input_ids, got {len(self.columns)} and "
                 f"{len(self.token_type_ids)}."
             )
-        if (
-            texts < 0
-            or self.offsets[0] != 0
-            or self.offsets[-1] != tokens
-            or np.minimum.reduce(lengths, initial=1) < 1
-        ):
+        if texts < 0 or self.offsets[0] != 0 or self.offsets[-1] != tokens or (lengths < 1).any():
             raise InputError(
                 f"expected offsets that rise from 0 to the number of tokens, {tokens}, with a token in each text, "
                 f"got {_brief(self.offsets)}: a text has none, or only padding, or these are of another batch."
@@ -163,7 +158,7 @@ class TokenBatch:
     @property
     def lengths(self) -> TokenArray:
         """(B,) int32: how many tokens of each text are here."""
-        return self.offsets[1:] - self.offsets[:-1]
+        return lengths_of(self.offsets)
 
     @property
     def attention_mask(self) -> NDArray[np.int64]:
@@ -181,6 +176,11 @@ def offsets_of(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.integ
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
+
+
+def lengths_of(offsets: NDArray[Any]) -> NDArray[Any]:
+    """(B + 1,) offsets of texts laid end to end -> (B,) lengths, of the same type."""
+    return offsets[1:] - offsets[:-1]
 
 
 def _check_ids(text: int, ids: ArrayLike) -> TokenArray:

@@ -16,7 +16,6 @@ from gte_np.kernels.language.parallel import Team, _call, parallel_for
 from gte_np.kernels.language.team_state import team_state_size
 from gte_np.kernels.language.types import Pointer, kernel, panel_pointer
 from gte_np.kernels.runtime import chunks
-from gte_np.kernels.runtime.chunks import divide
 from gte_np.kernels.runtime.threads import ThreadPool
 from gte_np.kernels.runtime.workspace import _yield_function
 from gte_np.kernels.targets.host import host_target
@@ -142,7 +141,7 @@ def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("name", LENGTHS)
 def test_no_bit_depends_on_the_threads(models: Models, name: str) -> None:
     for threads, model in zip(MANY, models.many, strict=True):
-        assert divide(models.batches[name].offsets, threads)[1] == LENGTHS[name][1]
+        assert chunks.divide(models.batches[name].offsets, threads)[1] == LENGTHS[name][1]
         assert all(models.is_same(model, name) for _ in range(3))
 
 

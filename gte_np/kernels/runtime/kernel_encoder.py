@@ -20,7 +20,7 @@ from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.target import LANES
 from gte_np.reference.attention import attention_probabilities
 from gte_np.reference.linear import prepare_weights
-from gte_np.token_batch import TokenArray, TokenBatch
+from gte_np.token_batch import TokenArray, TokenBatch, lengths_of
 
 
 class KernelEncoder:
@@ -107,7 +107,7 @@ class KernelEncoder:
     def _workspace(self, job: _Job, chunk: Chunk, threads: int) -> Workspace:
         """A workspace that no other thread uses."""
         offsets = job.inputs.batch.offsets[chunk.first : chunk.last + 1]
-        tokens, longest = int(offsets[-1] - offsets[0]), int((offsets[1:] - offsets[:-1]).max())
+        tokens, longest = int(offsets[-1] - offsets[0]), int(lengths_of(offsets).max())
         try:
             workspace = self._idle.pop()
         except IndexError:
