@@ -23,11 +23,14 @@ from gte_np.formats import WeightFormat
 from gte_np.formats.bfloat16 import BFLOAT16
 from gte_np.formats.float_formats import FLOAT16, FLOAT32
 from gte_np.formats.int8 import INT8
+from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.kernels.language.memory import offset, panel_width
 from gte_np.kernels.language.types import LANES, Pointer, float32, kernel, panel_pointer, pointer_to
 from gte_np.kernels.operations import attention, attention_head, layer_norm, program
 from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at
+from gte_np.kernels.runtime.feature_order import order_panels, order_rows
+from gte_np.kernels.runtime.kernel_functions import function
 from gte_np.kernels.runtime.workspace import stride_of
 from gte_np.kernels.targets.host import host_target
 
@@ -188,8 +191,7 @@ def products_of_words(kind: str, weight_format: WeightFormat) -> dict[str, Any]:
     found = []
     for depth, width in SHAPES_OF_PRODUCTS:
         steps = weight_format.steps(depth)
-        stride = stride_of(steps * weight_format.step(host_target()).x_words)
-        weights, constants = random(width * steps), np.ones(2 * panel, np.float32)
+        stride, (weights, constants) = stride_of(steps), packed(weight_format, depth, width // panel)
         for rows in ROWS:
             x, out, factors = random(rows, stride), random(rows + 1, stride_of(width)), random(rows, 4)
             factors[:, 3] = 7  # the place of an outlier
@@ -201,6 +203,20 @@ def products_of_words(kind: str, weight_format: WeightFormat) -> dict[str, Any]:
                 f"{kind} ({rows} x {depth}) @ ({depth} x {width}): {speed:.1f} Gop/s, {speed / peak:.1%}", flush=True
             )
     return {"peak_gops": peak, "matrix_products": found}
+
+
+def packed(weight_format: WeightFormat, depth: int, panels: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """So many times the same panel, and its constants."""
+    target = host_target()
+    matrix = weight_format.encode(StoredTensor("float32", random(target.panel, depth)))
+    words = np.ascontiguousarray(weight_format.words(matrix.parts, slice(None)).T)[None]  # (1, steps, panel)
+    constants = np.float32(weight_format.constants(matrix.parts))  # (constant rows, panel)
+    if weight_format.orders_features(target):
+        natural, order = words, np.zeros((1, order_rows(words.shape[1], target.panel), target.panel), np.float32)
+        words = np.zeros_like(natural)
+        order_panels(function("order_features", target, arguments=5), natural, words, order)
+        constants = np.concatenate([constants, order[0]])
+    return np.tile(words, (panels, 1, 1)), constants
 
 
 def attentions(peak: float) -> dict[str, float]:

@@ -88,8 +88,8 @@ class Linear(NamedTuple):
         return self.rows * self.depth * self.width
 
     def weight_bytes(self, weight_format: WeightFormat) -> int:
-        """Of the matrix in words, without the format's constants."""
-        return weight_format.steps(self.depth) * self.width * weight_format.word.itemsize
+        """Of the matrix in words, without the format's constants and what it fills up with zeros."""
+        return -(-self.depth // weight_format.values_of_word) * self.width * weight_format.word.itemsize
 
 
 class Work(NamedTuple):

@@ -1,6 +1,6 @@
 """Checkpoints of the exact shapes of the GTE models, with random float16 weights, and what each engine makes of them.
 
-Speed does not depend on what the weights are. `python -m benchmarks.models NAME FOLDER` writes a checkpoint, its ONNX
+Speed hardly depends on what the weights are. `python -m benchmarks.models NAME FOLDER` writes a checkpoint, its ONNX
 graph, fused by onnxruntime's BERT optimiser, its OpenVINO graph and its CTranslate2 folder.
 """
 

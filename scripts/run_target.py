@@ -125,14 +125,6 @@ def bytes_and_factors(depth: int) -> tuple[NDArray[np.uint8], FloatArray]:
     return x, factors
 
 
-def words_of(x: NDArray[np.uint8], target: Target) -> NDArray[np.uint32]:
-    """x, (N, 4 steps), as the target's dot product of bytes reads it: (N, steps) words of bytes, or (N, 2 steps)."""
-    if target.int8_dot_product.x_words == 1:
-        return x.view(np.uint32)
-    fours = x.astype(np.uint16).reshape(-1, INT8.values_of_word)
-    return np.ascontiguousarray(fours[:, [0, 2, 1, 3]]).reshape(x.shape).view(np.uint32)
-
-
 def multiply(encoder: KernelEncoder, x: NDArray[np.uint8], factors: FloatArray) -> FloatArray:
     """x times the first layer's intermediate matrix, with scales of 1 and biases of 0: a program of one step."""
     packed, rows = encoder.weights, len(x)
@@ -141,8 +133,8 @@ def multiply(encoder: KernelEncoder, x: NDArray[np.uint8], factors: FloatArray) 
     step = program.steps[program.steps["operation"] == Operation.LINEAR][2:3].copy()
     linear = packed.layers[0].linears["intermediate"]
     constants, bias = linear.constants.copy(), np.zeros_like(linear.bias)
-    words = words_of(np.pad(x, [(0, TILE), (0, 0)]), packed.target)  # a matrix unit reads rows behind the last one
-    constants[:, 0] = 1  # (panels, 2, panel): scales, and sums of weights
+    words = np.pad(x, [(0, TILE), (0, 0)]).view(np.uint32)  # a matrix unit reads rows behind the last one
+    constants[:, 0] = 1  # the first row of each panel: scales
     out = np.empty((rows, len(bias)), np.float32)
     arrays: dict[str, NDArray[Any]] = {
         "x": words,

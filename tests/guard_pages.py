@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gte_np.formats.int8 import FACTORS
-from gte_np.kernels.runtime import kernel_encoder, packed_weights, program, workspace
+from gte_np.kernels.runtime import feature_order, kernel_encoder, packed_weights, program, workspace
 from gte_np.kernels.runtime.packed_weights import PackedWeights, Piece
 from gte_np.kernels.runtime.program import Buffers, Rows, Words
 from gte_np.kernels.runtime.workspace import Workspace
@@ -98,7 +98,7 @@ def guard_kernels(memory: GuardedMemory) -> None:
     a workspace and each thread's scratch memory; a chunk's arrays, which cannot be written to; results, and the state
     of a team. A workspace is made for each chunk, and has no more room than that needs.
     """
-    for module in (kernel_encoder, packed_weights, program, workspace):
+    for module in (feature_order, kernel_encoder, packed_weights, program, workspace):
         setattr(module, "np", GuardedNumPy(memory))  # noqa: B010  # mypy knows that modules have no such attribute
     setattr(kernel_encoder, "TOKENS_OF_A_CHUNK", 0)  # noqa: B010  # else workspaces have room for more than a chunk
     setattr(kernel_encoder, "Workspace", _workspaces(memory))  # noqa: B010

@@ -228,6 +228,8 @@ def test_the_library_has_all_functions_and_no_other(library: Path) -> None:
     names = [f"encode_{weight_format.name}" for weight_format in FORMATS] + ["pack_4_bytes", "pack_2_bytes"]
     if TARGET.matrix_unit is not None:
         names += ["multiply_tiles_bfloat16", "multiply_tiles_int8"]
+    if TARGET.int8_dot_product.cuts_off:
+        names += ["order_features"]
     assert symbols(library.read_bytes()) == dict.fromkeys(names, True)
 
 

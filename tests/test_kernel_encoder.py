@@ -19,6 +19,7 @@ from gte_np.architectures.weights import BertWeights, Tensor, read_weights, stor
 from gte_np.formats import FORMATS, FormattedMatrix, WeightFormat, choose_format
 from gte_np.formats.float_formats import FLOAT32
 from gte_np.formats.stored_tensor import FLOAT_DTYPES, NUMPY_DTYPES, StoredTensor
+from gte_np.kernels.runtime.feature_order import natural_order
 from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 from gte_np.kernels.runtime.packed_weights import LINEARS, PackedNorm, PackedWeights
 from gte_np.kernels.targets import Target
@@ -56,14 +57,16 @@ def words_of(packed: PackedWeights, layer: int, name: str) -> Any:
     linear, panel = packed.layers[layer].linears[name], packed.sizes.panel
     _, width = packed.sizes.matrices[name]
     panels = packed.matrices[linear.start : linear.start + linear.steps * width].reshape(-1, linear.steps, panel)
+    if packed.is_ordered:
+        panels = natural_order(panels, linear.constants[:, packed.format.constant_rows(0) :])
     words = np.ascontiguousarray(panels.transpose(0, 2, 1)).reshape(width, linear.steps)
     return words.view(NUMPY_DTYPES[packed.format.stored])
 
 
 def constants_of(packed: PackedWeights, layer: int, name: str) -> Any:
     """A packed matrix's constants, padded as they are: (constant rows, out)."""
-    linear = packed.layers[layer].linears[name]
-    return linear.constants.transpose(1, 0, 2).reshape(linear.constants.shape[1], len(linear.bias))
+    linear, rows = packed.layers[layer].linears[name], packed.format.constant_rows(0)
+    return linear.constants[:, :rows].transpose(1, 0, 2).reshape(rows, len(linear.bias))
 
 
 def assert_holds(array: Any, expected: Any) -> None:

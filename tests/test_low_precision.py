@@ -18,19 +18,19 @@ from gte_np.kernels.operations.activations import write_operand
 from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand
 from gte_np.kernels.runtime.compile import entries
+from gte_np.kernels.runtime.feature_order import natural_order, order_panels, order_rows
 from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.arm import NEON, NEON_BF16, NEON_DOTPROD, NEON_I8MM
 from gte_np.kernels.targets.dot_products import (
     DotInt8,
     DotProduct,
-    PairsOfInt16,
+    PairsOfBytes,
     PlainInt8,
     SignedDotInt8,
     WidenedBfloat16,
 )
 from gte_np.kernels.targets.host import host_target
 from gte_np.kernels.targets.matrix_units import TILE, UNIT_ROWS
-from scripts.run_target import words_of
 from tests.checkpoints import to_stored
 from tests.compiled import FLOATS, INTEGER, assembly, compiled, same_bits
 
@@ -98,14 +98,11 @@ def written(weight_format: WeightFormat, row: Any, target: Target) -> tuple[Any,
     width = -(-row.size // LANES) * LANES
     source = np.zeros(width, np.float32)
     source[: row.size] = row
-    words = weight_format.steps(width) * weight_format.step(target).x_words
+    words = width // weight_format.values_of_word
     found, factors = np.full(words + 1, np.nan, np.float32), np.full(FACTORS, np.nan, np.float32)
     _write_of(weight_format, target)(0, source, row.size, found, factors)
     assert np.isnan(found[-1])
-    values = found[:-1].view({2: np.uint16, 4: np.uint8}[width // words])
-    if weight_format is INT8 and width // words == 2:
-        values = values.reshape(-1, 4)[:, [0, 2, 1, 3]].reshape(-1)  # each four begins with the first and the third
-    return values[: row.size], factors
+    return found[:-1].view({2: np.uint16, 4: np.uint8}[weight_format.values_of_word])[: row.size], factors
 
 
 @pytest.mark.parametrize("size", [1, 15, 16, 33, 312])
@@ -212,18 +209,37 @@ def product(weight_format: WeightFormat, target: Target, inputs: tuple[Any, ...]
     values, steps = weight_format.values_of_word, weight_format.steps(depth)
     source = np.zeros((rows + TILE, (steps + 3) * values), x.dtype)  # a matrix unit reads rows behind the last one
     source[:rows, :depth] = x
-    source = words_of(source, target) if weight_format is INT8 else source.view(np.uint32)
+    source = source.view(np.uint32)
     panel = np.zeros((steps * values, width), weights.dtype)
     panel[:depth] = weights
     panel = np.ascontiguousarray(panel.reshape(steps, values, width).transpose(0, 2, 1))
     out = np.full((rows + 1, width), np.nan, np.float32)
     scratch = unused_scratch(depth, target) if scratch is None else scratch
     rows_of_constants = weight_format.constant_rows(depth)
+    if weight_format.orders_features(target):
+        panel, constants = ordered(panel, constants, target)
+        rows_of_constants = len(constants)
     run = linear_of(weight_format, target)
     run(rows, source, source.shape[1], factors, panel, bias, constants, rows_of_constants, steps, out, width, scratch)
     assert np.isnan(out[-1]).all()
     assert np.isnan(scratch[-1]).all()
     return out[:rows]
+
+
+@cache
+def order_of(target: Target) -> Callable[..., None]:
+    entry = entries(target)["order_features"]
+    return compiled(entry.function, *entry.arguments, target=target)
+
+
+def ordered(panel: Any, constants: Any, target: Target) -> tuple[Any, Any]:
+    """A panel of int8 in its order, and its constants with that behind them."""
+    steps, width = panel.shape[:2]
+    words, orders = np.ascontiguousarray(panel).view(np.uint32).reshape(1, steps, width), order_rows(steps, width)
+    found, order = np.zeros_like(words), np.zeros((1, orders, width), np.float32)
+    order_panels(order_of(target), words, found, order)
+    assert np.array_equal(natural_order(found, order), words)
+    return found, np.concatenate([constants, order[0]])
 
 
 def int8_inputs(rows: int, depth: int, target: Target, extreme: bool = False) -> tuple[Any, ...]:
@@ -263,26 +279,13 @@ def test_int8_products(depth: int, extreme: bool, target: Target) -> None:
         assert (np.abs(found - exact) <= bound).all()
 
 
-@pytest.mark.parametrize("tiles", [1, 2])
-def test_bytes_are_widened_in_memory_for_several_tiles_alone(tiles: int, target: Target) -> None:
-    depth, width = 64, target.panel
-    inputs, scratch = int8_inputs(tiles * target.tile_rows, depth, target), unused_scratch(depth, target)
-    product(INT8, target, inputs, scratch)
-    words = depth // 2 if tiles > 1 and target.int8_dot_product.x_words == 2 else 0
-    pairs = inputs[1].astype(np.int16).reshape(depth // 4, 2, 2, width).transpose(0, 2, 3, 1)  # 0 2, then 1 3
-    assert np.array_equal(scratch[:words].view(np.int16).reshape(-1), pairs.reshape(-1)[: 2 * words * width])
-    arranged = depth // 4 if tiles > 1 and target.int8_pair_product is not None else 0
-    of_unit = UNIT_ROWS + 1 if target.multiplies_tiles("int8") else 0
-    assert np.isnan(scratch[max(words, arranged, of_unit) :]).all()
-
-
 def int8_dot_products() -> dict[str, DotProduct]:
     """All ways to multiply bytes that this processor has."""
     here = host_target()
     ways: dict[str, DotProduct] = {"plain": PlainInt8()}
     widths = [lanes for lanes in (4, 8, 16) if lanes <= here.vector_width]
     if here.machine == "x86_64":
-        ways |= {f"pairs of 16 bits, {lanes} lanes": PairsOfInt16(lanes) for lanes in widths}
+        ways |= {f"pairs of bytes, {lanes} lanes": PairsOfBytes(lanes, 2) for lanes in widths}
     if isinstance(here.int8_dot_product, DotInt8):
         ways |= {f"dot, {lanes} lanes": DotInt8(lanes) for lanes in widths}
     if "dotprod" in here.features:

@@ -78,15 +78,18 @@ def test_products_in_pairs(depth: int, weight_format: WeightFormat, plain: Targe
             assert np.array_equal(found, exact_int8(*inputs).astype(np.float32))
 
 
-@pytest.mark.parametrize(("tiles", "steps", "used"), [(1, 6, 0), (2, 6, 6), (2, 5, 0)])
+@pytest.mark.parametrize(
+    ("weight_format", "tiles", "steps", "used"), [(INT8, 1, 16, 0), (INT8, 2, 16, 16), (BFLOAT16, 2, 5, 0)]
+)
 def test_weights_are_arranged_for_several_tiles_of_even_depth(
-    tiles: int, steps: int, used: int, plain: Target
+    weight_format: WeightFormat, tiles: int, steps: int, used: int, plain: Target
 ) -> None:
-    depth, width = 4 * steps, plain.panel
-    inputs, scratch = int8_inputs(tiles * plain.tile_rows, depth, plain), unused_scratch(depth, plain)
-    product(INT8, paired_of(plain), inputs, scratch)
-    expected = inputs[1][: 4 * used].reshape(-1, 2, 4, width).transpose(0, 3, 1, 2)  # (steps / 2, width, 2, values)
-    assert np.array_equal(scratch[:used].view(np.int8).reshape(-1), expected.reshape(-1))
+    values, width = weight_format.values_of_word, plain.panel
+    inputs = INPUTS[weight_format](tiles * plain.tile_rows, values * steps, plain)
+    scratch = unused_scratch(values * steps, plain)
+    product(weight_format, paired_of(plain), inputs, scratch)
+    arranged = inputs[1][: values * used].reshape(-1, 2, values, width).transpose(0, 3, 1, 2)
+    assert np.array_equal(scratch[:used].view(inputs[1].dtype).reshape(-1), arranged.reshape(-1))
     assert np.isnan(scratch[used:]).all()
 
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.formats.weight_format import (
-    DotProductStep,
     FloatArray,
     FormattedMatrix,
+    OrderedStep,
     Parts,
     ProductStep,
     Value,
@@ -90,9 +90,17 @@ class Int8(WeightFormat):
         integers = super().from_words(words, constants, features).parts[""]
         return FormattedMatrix(self, {"": integers, SCALE: StoredTensor("float32", constants[0])})
 
-    def widened(self, target: Any) -> WeightFormat | None:
-        """To 16 bits, if the target multiplies such pairs."""
-        return INT8_IN_16_BITS if target.int8_dot_product.x_words > 1 else None
+    def steps(self, features: int) -> int:
+        """As many as whole vectors of 16 words have."""
+        return 16 * -(-features // 64)
+
+    def tile_rows(self, target: Any) -> int:
+        """As many as leave registers for the dot product."""
+        return int(target.int8_dot_product.most_rows or target.tile_rows)
+
+    def orders_features(self, target: Any) -> bool:
+        """If the target's instruction cuts sums off."""
+        return bool(target.int8_dot_product.cuts_off)
 
     def step(self, target: Any) -> ProductStep:
         """Four products, by the target's dot product if it has one."""
@@ -101,18 +109,6 @@ class Int8(WeightFormat):
     def pair_step(self, target: Any) -> ProductStep | None:
         """The same by the target's pair product."""
         return None if target.int8_pair_product is None else Int8Step(target.int8_pair_product)
-
-
-class Int8In16Bits(Int8):
-    """The same integers in 16 bits, two a word, as a tile has just widened them: see `PairsOfInt16`."""
-
-    name = "int8_in_16_bits"
-    values_of_word = 2
-    is_far = False
-
-    def step(self, target: Any) -> ProductStep:
-        """Two products."""
-        return Int8In16BitsStep(target.int8_dot_product)
 
 
 @dataclass(frozen=True)
@@ -165,7 +161,7 @@ def quantize_tokens(x: FloatArray) -> QuantizedTokens:
     return QuantizedTokens(integers.astype(np.float64), scale, zero, rest, outlier)
 
 
-class Int8Step(DotProductStep):
+class Int8Step(OrderedStep):
     """Four bytes of x with four weights of each output feature."""
 
     def columns(self, emit: Any, panel: Any) -> list[Int8Columns]:
@@ -201,40 +197,10 @@ class Int8Step(DotProductStep):
         return finished
 
     def outlier(self, emit: Any, panel: Any, place: Value) -> Outlier:
-        """The weights at a place: bytes of the words of a step."""
+        """The weights of an input feature: bytes of the words of a step."""
+        place = panel.place_of(emit, place)
         byte = emit.builder.and_(place, emit.int64(3))
-        return Outlier(emit, panel.weight_at(emit, emit.builder.lshr(place, emit.int64(2)), 0), byte, bits=8)
-
-    def widened(self, emit: Any, weights: Value) -> list[Value]:
-        """Pairs of 16 bits."""
-        return [emit.as_floats(pairs) for pairs in weights]
-
-
-class Int8In16BitsStep(Int8Step):
-    """Two values of x with two weights of each output feature."""
-
-    def __init__(self, dot_product: Any) -> None:
-        super().__init__(dot_product)
-        self.x_words = 1
-
-    def load_weights(self, emit: Any, panel: Any, step: Value, first: int) -> Value:
-        """As they are."""
-        return emit.as_shorts(emit.load_words(panel.weight_at(emit, step, first)))
-
-    def load_x(self, emit: Any, pointer: Value) -> Value:
-        """Broadcast."""
-        return emit.as_shorts(emit.broadcast(emit.load_word(pointer)))
-
-    def multiply_add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
-        """One multiplication and one addition a register."""
-        return self.dot_product.add_pairs(emit, x, weights, accumulator)
-
-    def outlier(self, emit: Any, panel: Any, place: Value) -> Outlier:
-        """The weights at a place: of four neighbours, the first and the third are in one word."""
-        builder, one = emit.builder, emit.int64(1)
-        odd, half = builder.and_(place, one), builder.and_(builder.lshr(place, one), one)
-        step = builder.or_(builder.shl(builder.lshr(place, emit.int64(2)), one), odd)
-        return Outlier(emit, panel.weight_at(emit, step, 0), half, bits=16)
+        return Outlier(emit, panel.weight_at(emit, emit.builder.lshr(place, emit.int64(2)), 0), byte)
 
 
 class Int8Columns(NamedTuple):
@@ -247,18 +213,17 @@ class Int8Columns(NamedTuple):
 
 
 class Outlier:
-    """The weights at the input feature of a token's outlier: a field of so many bits, by its number, of words."""
+    """The weights at the input feature of a token's outlier: a byte, by its number, of words."""
 
-    def __init__(self, emit: Any, words: Value, field: Value, bits: int) -> None:
-        builder, int32, self._words, self._unused = emit.builder, emit.int32, words, 32 - bits
-        below = builder.mul(builder.trunc(field, int32), int32(bits))
-        self._above = emit.broadcast(builder.sub(int32(self._unused), below))
+    def __init__(self, emit: Any, words: Value, byte: Value) -> None:
+        builder, int32, self._words = emit.builder, emit.int32, words
+        below = builder.mul(builder.trunc(byte, int32), int32(8))
+        self._above = emit.broadcast(builder.sub(int32(24), below))
 
     def weights(self, emit: Any, first: int) -> Value:
         """Of 16 output features, as int32."""
         words = emit.load_words(emit.at(self._words, first))
-        return emit.builder.ashr(emit.builder.shl(words, self._above), emit.words(self._unused))
+        return emit.builder.ashr(emit.builder.shl(words, self._above), emit.words(24))
 
 
 INT8 = Int8()
-INT8_IN_16_BITS = Int8In16Bits()

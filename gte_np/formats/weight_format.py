@@ -147,11 +147,11 @@ class WeightFormat(ABC):
     # --- in the kernels -------------------------------------------------------------------------------------------
 
     def steps(self, features: int) -> int:
-        """How many words, and so steps of a product, this many input features take."""
+        """How many steps, and so words, a product of this many input features has; the last words may be zeros."""
         return -(-features // self.values_of_word)
 
     def words(self, parts: Parts, columns: slice) -> NDArray[Any]:
-        """The input features `columns` of a matrix as words, (out, steps), the last ones filled up with zeros."""
+        """The input features `columns` of a matrix as words, (out, words), the last ones filled up with zeros."""
         data = parts[""].data[:, columns]
         padding = -data.shape[1] % self.values_of_word
         padded = np.pad(data, ((0, 0), (0, padding))) if padding else data
@@ -179,6 +179,14 @@ class WeightFormat(ABC):
     def widened(self, target: Any) -> WeightFormat | None:
         """The format to which a panel is widened once for several tiles; None where that is not worth it."""
         return None
+
+    def tile_rows(self, target: Any) -> int:
+        """The most rows of a tile."""
+        return int(target.tile_rows)
+
+    def orders_features(self, target: Any) -> bool:
+        """Whether each panel has an order of its input features: see `gte_np.kernels.operations.feature_pairs`."""
+        return False
 
     @abstractmethod
     def step(self, target: Any) -> ProductStep:
@@ -231,7 +239,7 @@ class DotProductStep(ProductStep):
     """A step on words of several values: a target's `DotProduct` of a word of x with one of each output feature."""
 
     def __init__(self, dot_product: Any) -> None:
-        self.dot_product, self.x_words = dot_product, dot_product.x_words
+        self.dot_product = dot_product
 
     def load_weights(self, emit: Any, panel: Any, step: Value, first: int) -> Value:
         """As the dot product wants them."""
@@ -239,9 +247,16 @@ class DotProductStep(ProductStep):
 
     def load_x(self, emit: Any, pointer: Value) -> Value:
         """Broadcast, as the dot product wants it."""
-        places = (emit.at(pointer, word) for word in range(self.x_words))
-        return self.dot_product.x(emit, *(emit.broadcast(emit.load_word(place)) for place in places))
+        return self.dot_product.x(emit, emit.broadcast(emit.load_word(pointer)))
 
     def multiply_add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
         """By the dot product."""
         return self.dot_product.add(emit, x, weights, accumulator)
+
+
+class OrderedStep(DotProductStep):
+    """The same where input features have an order, see `gte_np.kernels.operations.feature_pairs`."""
+
+    def multiply_add_fours(self, emit: Any, x: list[Value], weights: list[Value], accumulator: Value) -> Value:
+        """Two steps at once, whose sums of four may be added in 16 bits."""
+        return self.dot_product.add_fours(emit, x, weights, accumulator)

@@ -95,28 +95,22 @@ class Emitter:
         sign = builder.shl(builder.and_(bits, self.words(0x8000)), self.words(16))
         return self.as_floats(builder.or_(self.as_words(scaled), sign))
 
+    def store_as(self, value: ir.Value, pointer: ir.Value, align: int) -> None:
+        """Write a value where a pointer to another type points."""
+        self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=align)
+
     def store_floats(self, value: ir.Value, pointer: ir.Value) -> None:
         """Write 16 float32 values; the address need only be aligned to one."""
-        self.builder.store(value, self.builder.bitcast(pointer, FLOATS.as_pointer()), align=4)
+        self.store_as(value, pointer, 4)
 
     def store_octets(self, value: ir.Value, pointer: ir.Value) -> None:
         """Write 16 floats from 0 to 255 as bytes, rounded, ties to even."""
         rounded = self.as_words(self.builder.fadd(value, self.floats(ROUNDER)))
-        octets = self.builder.trunc(rounded, OCTETS)
-        self.builder.store(octets, self.builder.bitcast(pointer, OCTETS.as_pointer()), align=1)
-
-    def store_pairs(self, value: ir.Value, pointer: ir.Value) -> None:
-        """Write 16 floats from 0 to 255 in 16 bits, rounded as `store_octets` does: of each four, 0 2 1 3."""
-        rounded = self.as_words(self.builder.fadd(value, self.floats(ROUNDER)))
-        picks = [first + place for first in range(0, LANES, 4) for place in (0, 2, 1, 3)]
-        shorts = self.builder.trunc(rounded, SHORTS)
-        pairs = self._shuffled(shorts, shorts, picks)
-        self.builder.store(pairs, self.builder.bitcast(pointer, SHORTS.as_pointer()), align=4)
+        self.store_as(self.builder.trunc(rounded, OCTETS), pointer, 1)
 
     def store_bfloat16(self, value: ir.Value, pointer: ir.Value) -> None:
         """Write the bfloat16 values nearest to 16 floats, ties to even."""
-        shorts = self.builder.trunc(self._bfloat16_bits(value), SHORTS)
-        self.builder.store(shorts, self.builder.bitcast(pointer, SHORTS.as_pointer()), align=2)
+        self.store_as(self.builder.trunc(self._bfloat16_bits(value), SHORTS), pointer, 2)
 
     def store_bfloat16_pairs(self, first: ir.Value, second: ir.Value, pointer: ir.Value) -> None:
         """Write 16 words, each of a value of `first` and behind it one of `second`, rounded likewise."""
@@ -205,6 +199,12 @@ class Emitter:
         first = [lane for lane in range(2 * LANES) if not lane // run % 2]
         return [self._shuffled(lower, upper, lanes) for lanes in (first, [lane + run for lane in first])]
 
+    def place_of_octet(self, octets: ir.Value, value: ir.Value) -> ir.Value:
+        """Which of 16 bytes, all different, is an int64 value that one of them is."""
+        equal = self.builder.icmp_signed("==", octets, self.broadcast(self.builder.trunc(value, INT8)))
+        mask = self.builder.zext(self.builder.bitcast(equal, ir.IntType(LANES)), INT64)
+        return self.builder.cttz(mask, ir.IntType(1)(1))
+
     # --- instructions of a processor ------------------------------------------------------------------------------
 
     def in_parts(self, lanes: int, name: str, *vectors: ir.Value, result: ir.VectorType | None = None) -> ir.Value:
@@ -217,6 +217,11 @@ class Emitter:
             parts = [self._joined(*parts[at : at + 2]) for at in range(0, len(parts), 2)]
         return parts[0]
 
+    def shuffled_octets(self, lanes: int, octets: ir.Value, numbers: ir.Value) -> ir.Value:
+        """The bytes of 16 words, each 16 in the order of their numbers: x86's instruction for so many lanes."""
+        name = {4: "ssse3.pshuf.b.128", 8: "avx2.pshuf.b", 16: "avx512.pshuf.b.512"}[lanes]
+        return self.in_parts(lanes, f"llvm.x86.{name}", octets, numbers)
+
     def call_instruction(self, name: str, *arguments: ir.Value) -> None:
         """Call an instruction that returns nothing."""
         kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
@@ -228,7 +233,7 @@ class Emitter:
         return self.as_bytes(cgutils.global_constant(self.builder, name, value))
 
     def _call(self, name: str, arguments: list[ir.Value], lanes: int, result: ir.VectorType | None) -> ir.Value:
-        kind = arguments[0].type if result is None else ir.VectorType(result.element, lanes)
+        kind = arguments[0].type if result is None else ir.VectorType(result.element, result.count * lanes // LANES)
         function_type = ir.FunctionType(kind, [argument.type for argument in arguments])
         function = cgutils.get_or_insert_function(self.builder.module, function_type, name)
         return self.builder.call(function, arguments)

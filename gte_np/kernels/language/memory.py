@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 from gte_np.kernels.language.emitter import Emitter
 from gte_np.kernels.language.types import (
     FLOAT,
+    INT8,
     INT16,
     INT32,
     INT64,
@@ -103,6 +104,7 @@ def _storing(write: Callable[..., None], element: ir.Type, vectors: int = 1) -> 
 
 store = _storing(Emitter.store_floats, FLOAT)  # 16 float32 values
 store_bfloat16 = _storing(Emitter.store_bfloat16, INT16)  # 16 bfloat16 values, rounded, ties to even
+store_uint8 = _storing(Emitter.store_octets, INT8)  # 16 bytes, of values from 0 to 255, rounded, ties to even
 store_bfloat16_pairs = _storing(Emitter.store_bfloat16_pairs, INT32, vectors=2)  # 16 words of one of each vector
 
 
@@ -152,7 +154,8 @@ def _known(answer: Callable[[PanelType], int]) -> Any:
 
 
 panel_width = _known(lambda panel: panel.target.panel)  # output features of a panel
-tile_rows = _known(lambda panel: panel.target.tile_rows)  # the most rows of a tile
+tile_rows = _known(lambda panel: panel.target.tile_rows)  # the most rows of a tile of float32
+product_rows = _known(lambda panel: panel.format.tile_rows(panel.target))  # of a tile of products in the format
 
 
 @intrinsic

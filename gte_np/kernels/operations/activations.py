@@ -5,15 +5,11 @@ A token is quantised by itself, so that its vector depends on no other. See `gte
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
-from gte_np.kernels.language.emitter import ROUNDER, Emitter
-from gte_np.kernels.language.memory import load, offset, store_bfloat16
+from gte_np.kernels.language.emitter import ROUNDER
+from gte_np.kernels.language.memory import load, offset, store_bfloat16, store_uint8
 from gte_np.kernels.language.types import LANES, Pointer, Vector, kernel
 from gte_np.kernels.language.vectors import (
     find_lane,
@@ -58,28 +54,15 @@ def _write_bfloat16(weights, row, width, operand, index):  # type: ignore[no-unt
 
 
 def _write_uint8(weights, row, width, operand, index):  # type: ignore[no-untyped-def]
-    quantize_row(weights, row, width, operand_at(operand, index))
+    quantize_row(row, width, operand_at(operand, index))
 
 
 # By the names of `WeightFormat.activations`.
 ACTIVATIONS = {"float32": _write_nothing, "bfloat16": _write_bfloat16, "uint8": _write_uint8}
 
 
-@intrinsic
-def store_uint8(typing: Any, weights: Any, row: Any, column: Any, values: Any) -> Any:
-    """Write 16 values of x, from 0 to 255, as the dot product with `weights` reads them, rounded, ties to even."""
-    dot_product = weights.dtype.target.int8_dot_product
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        _, pointer, place, floats = arguments
-        dot_product.store_x(Emitter(builder), floats, pointer, place)
-        return context.get_dummy_value()
-
-    return types.void(weights, row, types.intp, values), codegen
-
-
 @kernel
-def quantize_row(weights: Pointer, row: Pointer, width: int, operand: Operand) -> None:
+def quantize_row(row: Pointer, width: int, operand: Operand) -> None:
     """x = scale (byte - zero), and at one place, that of the largest |x|, scale rest more.
 
     The range of the others, and of zero, is spread over 256 steps. The first row of `operand` is written; its factors
@@ -110,7 +93,7 @@ def quantize_row(weights: Pointer, row: Pointer, width: int, operand: Operand) -
     zero = (-low * inverse + _ROUNDER) - _ROUNDER
     for column in range(0, width, LANES):
         exact = fma(load(row, column), splat(inverse), splat(zero))
-        store_uint8(weights, operand.words.data, column, minimum(maximum(exact, zeros), splat(_STEPS)))
+        store_uint8(operand.words.data, column, minimum(maximum(exact, zeros), splat(_STEPS)))
     exact_outlier, factors = outlier * inverse + zero, operand.factors
     factors[0] = scale + sum_lanes(total) * _ZERO  # NaN if a value is, which no comparison would tell
     factors[1] = zero

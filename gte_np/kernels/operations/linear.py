@@ -8,6 +8,7 @@ from numba.extending import overload
 
 from gte_np.kernels.language.memory import widened_panel, widened_steps
 from gte_np.kernels.language.types import Pointer
+from gte_np.kernels.operations.feature_pairs import ordered_tiles
 from gte_np.kernels.operations.matmul import (
     Linear,
     Matrix,
@@ -39,6 +40,8 @@ def _linear_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def
         return _by_unit(0 if packed.target.rounds_in_tiles(packed.format.tile_product) else FEW_ROWS)
     if packed.format.pair_step(packed.target) is not None:
         return _pairing_panel
+    if packed.format.orders_features(packed.target):
+        return _ordering_panel
     return _panel if packed.format.widened(packed.target) is None else _widening_panel
 
 
@@ -65,6 +68,10 @@ def _pairing_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-de
         paired_tiles(rows, x, linear, out, scratch)
     else:
         linear_tiles(rows, x, linear, out)
+
+
+def _ordering_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
+    ordered_tiles(rows, x, linear, out, scratch)
 
 
 def _widening_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]

@@ -32,7 +32,7 @@ from gte_np.formats.float_formats import FLOAT32
 from gte_np.formats.int8 import FACTORS
 from gte_np.formats.weight_format import ProductStep
 from gte_np.kernels.language.emitter import Emitter
-from gte_np.kernels.language.memory import load, offset, panel_width, store, tile_rows
+from gte_np.kernels.language.memory import load, offset, panel_width, product_rows, store
 from gte_np.kernels.language.types import INT64, LANES, PanelType, Pointer, kernel
 from gte_np.kernels.targets.target import CACHE_LINE
 
@@ -62,7 +62,7 @@ class Linear(NamedTuple):
     """A linear layer: panels of packed weights, the bias, and the format's constants.
 
     `steps` is the depth of the product in words. For each panel, `constants` has `constant_rows` rows of a float32
-    for each of the panel's output features.
+    for each of the panel's output features; the last of them may be words of another kind, see `feature_pairs`.
     """
 
     weight: Pointer
@@ -118,7 +118,7 @@ def linear_tiles(rows: int, x: Operand, linear: Linear, out: Matrix) -> None:
 @kernel
 def tiles_of(weights: Pointer, rows: int) -> int:
     """How many tiles lie one above the other; they have equal numbers of rows, or one more."""
-    most = tile_rows(weights)
+    most = product_rows(weights)
     return (rows + most - 1) // most
 
 
@@ -185,6 +185,11 @@ class Panel:
         return int(self.packed.target.panel)
 
     @property
+    def tile_rows(self) -> int:
+        """The most rows of a tile."""
+        return self.packed.format.tile_rows(self.packed.target)
+
+    @property
     def vectors(self) -> range:
         """The first output feature of each vector."""
         return range(0, self.width, LANES)
@@ -192,6 +197,10 @@ class Panel:
     def weight_at(self, emit: Emitter, step: ir.Value, first: int) -> ir.Value:
         """The pointer to the words of a step, from one output feature on."""
         return emit.at(emit.at(self.weight, emit.builder.mul(step, self.stride)), first)
+
+    def place_of(self, emit: Emitter, feature: ir.Value) -> ir.Value:
+        """Which value of a panel's depth belongs to an input feature."""
+        return feature
 
     def bias_at(self, emit: Emitter, first: int) -> ir.Value:
         """Of 16 output features."""
@@ -248,7 +257,7 @@ class Product:
     def emit_tiles(self, emit: Emitter, count: ir.Value, out: list[ir.Value]) -> None:
         """Emit a loop for every number of rows, and the choice among them."""
         columns = self.step.columns(emit, self.panel)
-        for rows in choices(emit.builder, count, self.panel.packed.target.tile_rows):
+        for rows in choices(emit.builder, count, self.panel.tile_rows):
             for row, accumulators in enumerate(self.loop(emit, [self.step.start(emit, columns)] * rows)):
                 self.finish_row(emit, row, accumulators, columns, out)
 
@@ -278,7 +287,7 @@ class Product:
         step.add_incoming(next_step, loop)
         after = builder.append_basic_block("after")
         repeat = builder.cbranch(builder.icmp_signed("<", next_step, self.steps), loop, after)
-        if 2 * len(start) > self.panel.packed.target.tile_rows:  # it fills the registers: unrolled, it would spill
+        if 2 * len(start) > self.panel.tile_rows:  # it fills the registers: unrolled, it would spill
             emit.forbid_unrolling(repeat)
         builder.position_at_end(after)
         return sums

@@ -101,6 +101,22 @@ LAYOUT = np.dtype(
     align=True,
 )
 
+# Input features of a panel are put into an order of its own in windows of so many words. The order begins with two
+# words, and has two more for each step.
+WINDOW = 4
+ORDER_BEGIN = 2
+
+# Panels in the order of the input features, and their orders, in words: see gte_np.kernels.operations.feature_pairs.
+ORDERING = np.dtype(
+    [
+        ("panels", _SIZE),
+        ("steps", _SIZE),
+        ("width", _SIZE),  # output features of a panel
+        ("order_stride", _SIZE),  # from one panel's order to the next
+    ],
+    align=True,
+)
+
 # A team of threads, and its program.
 RUN = np.dtype(
     [

@@ -17,10 +17,11 @@ from numba.core.cpu import CPUContext
 from gte_np.formats import FORMATS, WeightFormat
 from gte_np.kernels.language.memory import record_at
 from gte_np.kernels.language.types import Pointer, panel_pointer, pointer_to
+from gte_np.kernels.operations.feature_pairs import order_features
 from gte_np.kernels.operations.matrix_unit import multiply_tiles
 from gte_np.kernels.operations.pack import pack
 from gte_np.kernels.operations.program import run_program
-from gte_np.kernels.operations.records import BATCH, LAYOUT, RUN, STEP
+from gte_np.kernels.operations.records import BATCH, LAYOUT, ORDERING, RUN, STEP
 from gte_np.kernels.runtime.unit_check import unit_functions
 from gte_np.kernels.targets import Target
 
@@ -52,6 +53,15 @@ def _pack_entry(word: types.Type) -> Entry:
 _WORDS = {"pack_4_bytes": types.int32, "pack_2_bytes": types.int16}
 
 
+def _order_features(natural: Pointer, panels: Pointer, orders: Pointer, sizes: Pointer, layout: Pointer) -> None:
+    order_features(natural, panels, orders, sizes, record_at(layout, 0))
+
+
+def _order_features_entry() -> Entry:
+    octets, layout = pointer_to(types.int8), pointer_to(numba.from_dtype(ORDERING))
+    return Entry(_order_features, (octets, octets, pointer_to(types.int32), pointer_to(types.float32), layout))
+
+
 def _multiply_tiles(x: Pointer, weights: Pointer, sums: Pointer) -> None:
     multiply_tiles(x, weights, sums)
 
@@ -63,7 +73,12 @@ def _multiply_tiles_entry(weight_format: WeightFormat, target: Target) -> Entry:
 
 def entry_names(target: Target) -> list[str]:
     """The names of all functions that Python calls, for a target."""
-    return [f"encode_{each.name}" for each in FORMATS] + list(_WORDS) + list(unit_functions(target))
+    names = [f"encode_{each.name}" for each in FORMATS] + list(_WORDS) + list(unit_functions(target))
+    return [*names, "order_features"] if _orders_features(target) else names
+
+
+def _orders_features(target: Target) -> bool:
+    return any(each.orders_features(target) for each in FORMATS)
 
 
 def entries(target: Target) -> dict[str, Entry]:
@@ -71,7 +86,8 @@ def entries(target: Target) -> dict[str, Entry]:
     encoders = [_encode_entry(each, target) for each in FORMATS]
     packers = [_pack_entry(word) for word in _WORDS.values()]
     in_tiles = [_multiply_tiles_entry(each, target) for each in unit_functions(target).values()]
-    return dict(zip(entry_names(target), encoders + packers + in_tiles, strict=True))
+    orders = [_order_features_entry()] if _orders_features(target) else []
+    return dict(zip(entry_names(target), encoders + packers + in_tiles + orders, strict=True))
 
 
 def compile_entry(name: str, entry: Entry, target: Target) -> bytes:

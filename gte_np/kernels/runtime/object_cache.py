@@ -36,7 +36,9 @@ _PACKAGE = Path(__file__).resolve().parent.parent.parent
 _DIGEST_SIZE = hashlib.sha256().digest_size
 _FINGERPRINT_SIZE = 24  # characters
 # A file of the cache, of any version, and one that is being written.
-_FILE_NAME = re.compile(rf"(encode|pack|multiply_tiles)_\w+-[0-9a-f]{{{_FINGERPRINT_SIZE}}}\.o(\.[0-9a-f]{{16}})?")
+_FILE_NAME = re.compile(
+    rf"(encode|pack|multiply_tiles|order)_\w+-[0-9a-f]{{{_FINGERPRINT_SIZE}}}\.o(\.[0-9a-f]{{16}})?"
+)
 _MOST_FILES = 144  # of a folder: of sixteen versions or processors, about 5 MB; the tests compile for nine
 _guard = ForkGuard("compiling or loading kernels")
 _lock = threading.RLock()  # taken within _guard

@@ -28,6 +28,7 @@ from gte_np.checkpoint.weight_files import find_weights
 from gte_np.formats import FormattedMatrix, WeightFormat
 from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.kernels.operations.records import LAYOUT
+from gte_np.kernels.runtime.feature_order import natural_order, order_panels, order_rows
 from gte_np.kernels.runtime.kernel_functions import function
 from gte_np.kernels.runtime.saved_panels import WatchedFile, map_panels, panels_file
 from gte_np.kernels.runtime.threads import pool, take_turns
@@ -115,7 +116,7 @@ class Piece(NamedTuple):
 class PackedLinear(NamedTuple):
     """A linear layer as the kernels read it. `start` is where its panels begin in `PackedWeights.matrices`, in words.
 
-    `bias` is (width,) and `constants` is (panels, constant rows, panel), both float32.
+    `bias` is (width,) and `constants` is (panels, constant rows, panel), both float32; the last rows may be an order.
     """
 
     start: int
@@ -149,6 +150,7 @@ class PackedWeights:
         self.sizes = Sizes(config.hidden_size, config.intermediate_size, config.num_attention_heads, target.panel)
         self.format = weight_format
         self.target = target
+        self.is_ordered = weight_format.orders_features(target)
         self.eps = config.layer_norm_eps
         tensors = weights.embeddings
         self.token_types = self._padded_rows(tensors["embeddings.token_type_embeddings.weight"])
@@ -165,7 +167,7 @@ class PackedWeights:
     @property
     def panels_file(self) -> str:
         """The name of the file in which a saved model has these weights packed."""
-        return panels_file(self.format, self.sizes.panel)
+        return panels_file(self.format, self.sizes.panel, self.is_ordered)
 
     def load(self, weights: BertWeights, threads: int) -> None:
         """Map what was packed when the model was saved, or pack the weights in so many threads.
@@ -219,8 +221,12 @@ class PackedWeights:
         """The tensors of one of `LINEARS` by their published names, from the panels; matrices are FormattedMatrix."""
         linear, tensors = self.layers[layer].linears[name], dict[str, Any]()
         depth, width = self.sizes.matrices[name]
-        words = self._panels(name, linear).transpose(0, 2, 1).reshape(width, linear.steps)
-        constants = linear.constants.transpose(1, 0, 2).reshape(-1, width)
+        panels, constants = self._panels(name, linear), linear.constants
+        if self.is_ordered:
+            rows = self.format.constant_rows(depth)
+            panels, constants = natural_order(panels, constants[:, rows:]), constants[:, :rows]
+        words = panels.transpose(0, 2, 1).reshape(width, linear.steps)
+        constants = constants.transpose(1, 0, 2).reshape(-1, width)
         matrix = self.format.from_words(words, constants, depth)
         for tensor in LINEARS[name]:
             outputs, inputs = self._places(name, tensor)
@@ -239,6 +245,8 @@ class PackedWeights:
         start, linears = number * self._words_of_a_layer, {}
         for name, (depth, width) in self.sizes.matrices.items():
             steps, rows = self.format.steps(depth), self.format.constant_rows(depth)
+            if self.is_ordered:
+                rows += order_rows(steps, self.sizes.panel)
             bias = np.zeros(width, np.float32)
             for piece in self._pieces(name):
                 values = tensors[f"{piece.name}.bias"].to_float32()[piece.rows]
@@ -265,22 +273,27 @@ class PackedWeights:
             yield Piece(LINEARS[name][0], hidden, inner, 0, 0)
 
     def _pack(self, linear: PackedLinear, name: str, tensors: Mapping[str, Tensor]) -> None:
+        panels = self._panels(name, linear)
+        natural = np.zeros(panels.shape, panels.dtype) if self.is_ordered else panels
         for tensor in LINEARS[name]:
             source = tensors[f"{tensor}.weight"]
             matrix = _aligned(self.format.of(source))
             constants = self.format.constants(matrix.parts)
             for piece in (piece for piece in self._pieces(name) if piece.name == tensor):
-                self._pack_piece(linear, piece, self.format.words(matrix.parts, piece.columns)[piece.rows])
+                self._pack_piece(natural, piece, self.format.words(matrix.parts, piece.columns)[piece.rows])
                 outputs = piece.output + np.arange(piece.rows.stop - piece.rows.start)
-                places = outputs // self.sizes.panel, slice(None), outputs % self.sizes.panel
+                places = outputs // self.sizes.panel, slice(len(constants)), outputs % self.sizes.panel
                 linear.constants[places] = constants[:, piece.rows].T
             source.forget_pages()
+        if self.is_ordered:
+            orders = linear.constants[:, len(constants) :]
+            order_panels(function("order_features", self.target, arguments=5), natural, panels, orders)
 
-    def _pack_piece(self, linear: PackedLinear, piece: Piece, words: NDArray[Any]) -> None:
+    def _pack_piece(self, panels: NDArray[Any], piece: Piece, words: NDArray[Any]) -> None:
         pack = function(f"pack_{words.itemsize}_bytes", self.target, arguments=3)
-        panel = self.sizes.panel
-        target = self.matrices[linear.start + piece.output * linear.steps + self.format.steps(piece.input) * panel :]
-        layout = (*words.shape, words.strides[0] // words.itemsize, linear.steps * panel, panel)
+        _, steps, panel = panels.shape
+        target = panels.reshape(-1)[piece.output * steps + piece.input // self.format.values_of_word * panel :]
+        layout = (*words.shape, words.strides[0] // words.itemsize, steps * panel, panel)
         record = np.array([layout], LAYOUT)
         pack(words.ctypes.data, target.ctypes.data, record.ctypes.data)
 

@@ -27,9 +27,9 @@ Words = NDArray[np.uint32]
 PANELS_FILES = "panels_*.npy"
 
 
-def panels_file(weight_format: WeightFormat, panel: int) -> str:
-    """The name of the file with weights in a format, in panels of so many output features."""
-    return f"panels_{weight_format.name}_{panel}.npy"
+def panels_file(weight_format: WeightFormat, panel: int, is_ordered: bool) -> str:
+    """The name of the file with weights in a format, in panels of so many output features, with orders or without."""
+    return f"panels_{weight_format.name}_{panel}{'_ordered' if is_ordered else ''}.npy"
 
 
 def write_panels(path: Path, parts: Sequence[NDArray[Any]], fingerprint: bytes) -> None:

@@ -53,7 +53,8 @@ def unit_attention_scratch(keys: int, head_width: int, target: Target) -> int:
 def scratch_size(sizes: Sizes, longest: int, weight_format: WeightFormat, target: Target) -> int:
     """float32 values of scratch memory for each thread.
 
-    It is for attention, for a panel of widened weights, or for the sums of a matrix unit and a row behind them.
+    It is for attention, for a panel of widened weights, for a tile of rows in a panel's order, twice as long, or for
+    the sums of a matrix unit and a row behind them.
     """
     depth = max(sizes.hidden, sizes.inner, sizes.attention_width, UNIT_ROWS + 1)
     attention = attention_scratch(longest, sizes.head_width, weight_format, target)
@@ -135,9 +136,8 @@ class Workspace:
         if self.weights.format.activations == "float32":
             return {}
         inner = max(widths["hidden"], widths["context"], widths["inner"])
-        steps, x_words = self.weights.format.steps, self.weights.format.step(self.weights.target).x_words
         wide = {"hidden_words": widths["hidden"], "inner_words": inner}
-        return {name: stride_of(steps(width) * x_words) for name, width in wide.items()}
+        return {name: stride_of(self.weights.format.steps(width)) for name, width in wide.items()}
 
     def _sizes(self) -> Iterator[int]:
         """The values of each buffer, in the order in which `_divide` lays them."""

@@ -18,26 +18,23 @@ Value = Any  # of LLVM: a vector of 16 lanes, or a pair of them
 class DotProduct(ABC):
     """accumulator + the dot product of the values in each lane of x and weights.
 
-    `lanes` is how many of the 16 lanes of 32 bits one instruction takes. `x_words` is how many words of x meet a word
-    of weights: one, or two if values of x are kept in twice the bits. `rounding` is how sums are rounded, if not to
-    the nearest number.
+    `lanes` is how many of the 16 lanes of 32 bits one instruction takes. `rounding` is how sums are rounded, if not
+    to the nearest number. `cuts_off` is whether large sums are cut off, so that the input features of each panel need
+    an order of their own. `most_rows` are those of a tile, where intermediate sums need registers, too.
     """
 
     lanes: int = 16
-    x_words: ClassVar[int] = 1
+    most_rows: int | None = None
     rounding: ClassVar[str] = ""
+    cuts_off: ClassVar[bool] = False
 
     def weights(self, emit: Any, words: Value) -> Value:
         """16 words of weights, ready to be multiplied."""
         return words
 
-    def x(self, emit: Any, *words: Value) -> Value:
-        """`x_words` words of x, each in all lanes, ready to be multiplied."""
-        return words[0]
-
-    def store_x(self, emit: Any, values: Value, row: Value, column: Value) -> None:
-        """Write 16 floats from 0 to 255, rounded, to a row of x, as integers."""
-        emit.store_octets(values, emit.at(emit.as_bytes(row), column))
+    def x(self, emit: Any, words: Value) -> Value:
+        """A word of x in all lanes, ready to be multiplied."""
+        return words
 
     @abstractmethod
     def add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
@@ -63,9 +60,9 @@ class WidenedBfloat16(DotProduct):
         """The second and the first values, as float32."""
         return _bfloat16_halves(emit, words)
 
-    def x(self, emit: Any, *words: Value) -> Value:
+    def x(self, emit: Any, words: Value) -> Value:
         """The second and the first value, as float32."""
-        return _bfloat16_halves(emit, *words)
+        return _bfloat16_halves(emit, words)
 
     def add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
         """Two multiply-adds."""
@@ -88,44 +85,31 @@ class DotInt8(DotProduct):
         return emit.in_parts(self.lanes, f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}", accumulator, x, weights)
 
 
-class PairsOfInt16(DotProduct):
-    """The same by x86's sums of two products of 16 bits, which no byte can overflow.
+class PairsOfBytes(DotProduct):
+    """The same by x86's sums of two products of bytes, which are cut off at 32767: see `feature_pairs`."""
 
-    The instruction that takes bytes is not used: its sums of two are cut off at 32767. Values of x are kept in 16
-    bits, and so are weights once they are widened for several tiles. The first and the third of four neighbours are
-    a word, and so are the second and the fourth: even and odd bytes take fewer instructions to widen than neighbours.
-
-        a word of weights in bytes     in 16 bits, and x beside them
-        [w0 w1 w2 w3]                  [w0 w2] [w1 w3]      [x0 x2] [x1 x3]
-    """
-
-    x_words = 2
-
-    def weights(self, emit: Any, words: Value) -> Value:
-        """Even and odd bytes, with their signs, in 16 bits."""
-        shorts, eight = emit.as_shorts(words), emit.shorts(8)
-        even = emit.builder.ashr(emit.builder.shl(shorts, eight), eight)
-        return even, emit.builder.ashr(shorts, eight)
-
-    def x(self, emit: Any, *words: Value) -> Value:
-        """Even and odd values, in 16 bits."""
-        return tuple(emit.as_shorts(word) for word in words)
-
-    def store_x(self, emit: Any, values: Value, row: Value, column: Value) -> None:
-        """In 16 bits."""
-        emit.store_pairs(values, emit.at(row, emit.builder.lshr(column, emit.int64(1))))
+    cuts_off: ClassVar[bool] = True
 
     def add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
-        """Two multiplications and two additions a register."""
-        for value, weight in zip(x, weights, strict=True):
-            accumulator = self.add_pairs(emit, value, weight, accumulator)
-        return accumulator
+        """Two multiplications and an addition a register."""
+        return self._add_shorts(emit, self._pairs(emit, x, weights), accumulator)
 
-    def add_pairs(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
-        """The products of two values in each lane: a multiplication and an addition a register."""
+    def add_fours(self, emit: Any, x: list[Value], weights: list[Value], accumulator: Value) -> Value:
+        """The products of two words each, added in 16 bits first: three multiplications and two additions."""
+        first, second = (self._pairs(emit, *operands) for operands in zip(x, weights, strict=True))
+        return self._add_shorts(emit, emit.builder.add(first, second), accumulator)
+
+    def _pairs(self, emit: Any, x: Value, weights: Value) -> Value:
+        """Sums of two products, in 16 bits."""
+        name = {16: "avx512.pmaddubs.w.512", 8: "avx2.pmadd.ub.sw", 4: "ssse3.pmadd.ub.sw.128"}[self.lanes]
+        octets, kind = (emit.as_octets(x), emit.as_octets(weights)), emit.shorts(1).type
+        return emit.in_parts(self.lanes, f"llvm.x86.{name}", *octets, result=kind)
+
+    def _add_shorts(self, emit: Any, shorts: Value, accumulator: Value) -> Value:
+        """The accumulator and the sums of two neighbours."""
         name = {16: "avx512.pmaddw.d.512", 8: "avx2.pmadd.wd", 4: "sse2.pmadd.wd"}[self.lanes]
-        pairs = emit.in_parts(self.lanes, f"llvm.x86.{name}", x, weights, result=accumulator.type)
-        return emit.builder.add(accumulator, pairs)
+        sums = emit.in_parts(self.lanes, f"llvm.x86.{name}", shorts, emit.shorts(1), result=accumulator.type)
+        return emit.builder.add(accumulator, sums)
 
 
 class NeonProduct(DotProduct):
@@ -147,9 +131,9 @@ class SignedDotInt8(NeonProduct):
 
     instruction: ClassVar[str] = "sdot.v4i32.v16i8"
 
-    def x(self, emit: Any, *words: Value) -> Value:
+    def x(self, emit: Any, words: Value) -> Value:
         """128 less in each byte: its highest bit flipped."""
-        return emit.builder.xor(words[0], emit.words(-0x7F7F7F80))
+        return emit.builder.xor(words, emit.words(-0x7F7F7F80))
 
     def start(self, emit: Any, weight_sums: Value) -> Value:
         """128 times the sum of all weights."""
