@@ -10,7 +10,7 @@ import pytest
 
 from gte_np.formats.int8 import INT8
 from gte_np.kernels.operations.records import ORDER_BEGIN
-from gte_np.kernels.runtime.feature_order import natural_order, order_panels, order_rows
+from gte_np.kernels.runtime.feature_order import are_orders, natural_order, order_panels, order_rows
 from gte_np.kernels.targets import TARGETS, Target
 from tests.compiled import RUNNABLE
 from tests.test_low_precision import order_of
@@ -109,6 +109,35 @@ def test_kinds_are_those_that_weights_allow(name: str) -> None:
     assert fours > (0.4 if few else 0.05)
     assert shares["largest"] == shares["signs"] == shares["lowest"] == (1, 0)
     assert shares["a fourth"] == shares["zeros"] == (0, 1)
+
+
+@pytest.mark.parametrize("name", ORDERING)
+def test_what_is_no_order_is_known(name: str) -> None:
+    """Every word that kernels index memory by, with values that lead elsewhere."""
+    target, steps = ORDERING[name], 32
+    right = ordered(normal(3, 4 * steps, target.panel), target).words
+    shape = 3, order_rows(steps, target.panel), target.panel
+
+    def is_order(words: Any) -> bool:
+        return are_orders(words.view(np.float32).reshape(shape), steps)
+
+    assert is_order(right)
+    halves = steps // 2
+    wrong: dict[int, list[int]] = {
+        0: [-1, halves + 1],
+        1: [-1, halves + 1, 2**31 - 1],
+        ORDER_BEGIN: [-1, 0, 0x01010101],
+        ORDER_BEGIN + steps - 1: [-1, 0x40404040],
+        ORDER_BEGIN + steps: [-1, halves, int(right[1, ORDER_BEGIN + steps + 1])],
+        ORDER_BEGIN + steps + halves: [-1, halves, int(right[1, ORDER_BEGIN + steps + halves + 1])],
+        ORDER_BEGIN + 2 * steps - 1: [-(2**31), 2**31 - 1],
+    }
+    for place, values in wrong.items():
+        for value in values:
+            words = right.copy()
+            assert words[1, place] != value
+            words[1, place] = value
+            assert not is_order(words), (place, value)
 
 
 def test_some_target_has_such_an_order() -> None:

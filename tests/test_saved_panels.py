@@ -19,10 +19,11 @@ from gte_np.formats import FORMATS, choose_format
 from gte_np.formats.int8 import INT8
 from gte_np.kernels.runtime.kernel_encoder import KernelEncoder
 from gte_np.kernels.runtime.packed_weights import PackedWeights
-from gte_np.kernels.runtime.saved_panels import PANELS_FILES
+from gte_np.kernels.runtime.saved_panels import PANELS_FILES, write_panels
 from gte_np.kernels.targets import Target
 from tests.checkpoints import small_model, write_weights
 from tests.programs import run_program
+from tests.test_feature_pairs import ORDERING
 
 TEXTS = ["happy person", "that is a b c", "北京"]
 SAVED = [weight_format.dtype for weight_format in FORMATS if weight_format.saves_panels]
@@ -78,6 +79,29 @@ def test_every_target_reads_the_folder(dtype: str, folder: Path, tmp_path: Path,
         encoder = KernelEncoder(config, read_weights(place, config), weight_format, target=target)
         states.append(encoder(EncoderInput(TokenBatch.from_ids([[2, 9, 17, 3]]), config)).last_hidden_state)
     assert np.array_equal(states[0], states[1])
+
+
+@pytest.mark.parametrize("name", ORDERING)
+def test_orders_of_features_are_mapped_and_checked(name: str, folder: Path, tmp_path: Path) -> None:
+    """Kernels index memory by them, so a file must have nothing else in their place."""
+    place = saved(folder, tmp_path / "saved", "int8")
+    config = read_config(place)
+    weights = read_weights(place, config)
+
+    def encoder() -> KernelEncoder:
+        return KernelEncoder(config, weights, INT8, target=ORDERING[name])
+
+    text = EncoderInput(TokenBatch.from_ids([[2, 9, 17, 3]]), config)
+    packed = encoder()
+    path = place / packed.weights.panels_file
+    write_panels(path, packed.weights.saved_parts(), weights.fingerprint())
+    mapped = encoder()
+    assert isinstance(mapped.weights.matrices.base, np.memmap)
+    assert np.array_equal(mapped(text).last_hidden_state, packed(text).last_hidden_state)
+    packed.weights.layers[0].linears["qkv"].constants.view(np.int32)[-1, 2, 0] = -1
+    write_panels(path, packed.weights.saved_parts(), weights.fingerprint())
+    with pytest.raises(CheckpointError, match=r"got input features in no order\. Delete this file"):
+        encoder()
 
 
 def test_float32_and_the_reference_save_no_panels(folder: Path, tmp_path: Path) -> None:

@@ -64,10 +64,7 @@ _PAIRS = _FEATURES // 2
 _HALF = 2  # words
 _REPEATED, _PAIRED, _FOURS = 0, 1, 2  # kinds of halves, in their order
 _LARGEST_SUM = np.float32(128)  # of the sizes of weights that are safe together
-_ATTEMPTS, _ROUNDS = (
-    4,
-    2,
-)  # to exchange features between fours: twice as many make one half in fifty more one of fours
+_ATTEMPTS, _ROUNDS = 4, 2  # to exchange features between fours; twice as many give 2 % more of them
 _TRIALS = 1000  # of partners in a window
 _NONE = -1
 _GAP = 16  # words between rows of x, which would compete for the same cache lines

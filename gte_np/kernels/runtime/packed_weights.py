@@ -28,9 +28,9 @@ from gte_np.checkpoint.weight_files import find_weights
 from gte_np.formats import FormattedMatrix, WeightFormat
 from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.kernels.operations.records import LAYOUT
-from gte_np.kernels.runtime.feature_order import natural_order, order_panels, order_rows
+from gte_np.kernels.runtime.feature_order import are_orders, natural_order, order_panels, order_rows
 from gte_np.kernels.runtime.kernel_functions import function
-from gte_np.kernels.runtime.saved_panels import WatchedFile, map_panels, panels_file
+from gte_np.kernels.runtime.saved_panels import WatchedFile, map_panels, panels_error, panels_file
 from gte_np.kernels.runtime.threads import pool, take_turns
 from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.target import CACHE_LINE
@@ -199,6 +199,8 @@ class PackedWeights:
         self.address = self.matrices.ctypes.data
         for linear, part in zip(self._linears(), constants, strict=True):
             linear.constants[...] = part.view(np.float32).reshape(linear.constants.shape)
+            if self.is_ordered and not are_orders(self._orders(linear), linear.steps):
+                raise panels_error(panels, "got input features in no order")
 
     def _linears(self) -> Iterator[PackedLinear]:
         for layer in self.layers:
@@ -221,10 +223,10 @@ class PackedWeights:
         """The tensors of one of `LINEARS` by their published names, from the panels; matrices are FormattedMatrix."""
         linear, tensors = self.layers[layer].linears[name], dict[str, Any]()
         depth, width = self.sizes.matrices[name]
-        panels, constants = self._panels(name, linear), linear.constants
+        panels = self._panels(name, linear)
         if self.is_ordered:
-            rows = self.format.constant_rows(depth)
-            panels, constants = natural_order(panels, constants[:, rows:]), constants[:, :rows]
+            panels = natural_order(panels, self._orders(linear))
+        constants = linear.constants[:, : self.format.constant_rows(depth)]
         words = panels.transpose(0, 2, 1).reshape(width, linear.steps)
         constants = constants.transpose(1, 0, 2).reshape(-1, width)
         matrix = self.format.from_words(words, constants, depth)
@@ -286,8 +288,8 @@ class PackedWeights:
                 linear.constants[places] = constants[:, piece.rows].T
             source.forget_pages()
         if self.is_ordered:
-            orders = linear.constants[:, len(constants) :]
-            order_panels(function("order_features", self.target, arguments=5), natural, panels, orders)
+            order = function("order_features", self.target, arguments=5)
+            order_panels(order, natural, panels, self._orders(linear))
 
     def _pack_piece(self, panels: NDArray[Any], piece: Piece, words: NDArray[Any]) -> None:
         pack = function(f"pack_{words.itemsize}_bytes", self.target, arguments=3)
@@ -302,6 +304,10 @@ class PackedWeights:
         _, width = self.sizes.matrices[name]
         words = self.matrices[linear.start : linear.start + linear.steps * width]
         return words.reshape(width // self.sizes.panel, linear.steps, self.sizes.panel)
+
+    def _orders(self, linear: PackedLinear) -> FloatArray:
+        """The orders of a linear layer, behind the constants of the format: (panels, order rows, panel)."""
+        return linear.constants[:, -order_rows(linear.steps, self.sizes.panel) :]
 
     def _norm(self, tensors: Mapping[str, Tensor], name: str) -> PackedNorm:
         weight, bias = (tensors[f"{name}.{part}"].to_float32()[None] for part in ("weight", "bias"))

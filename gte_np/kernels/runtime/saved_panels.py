@@ -53,13 +53,13 @@ def map_panels(path: Path, sizes: Sequence[int], fingerprint: bytes) -> list[Wor
     except MemoryError:
         raise
     except Exception as error:  # NumPy has no common error for broken headers
-        raise _error(path, f"got: {error}") from error
+        raise panels_error(path, f"got: {error}") from error
     end = _words_of(fingerprint)
     if words.dtype != "<u4" or words.shape != (sum(sizes) + len(end),):
-        raise _error(path, f"got {words.dtype} of shape {words.shape}")
+        raise panels_error(path, f"got {words.dtype} of shape {words.shape}")
     *parts, found = np.split(words, np.cumsum(sizes))
     if found.tobytes() != end.tobytes():
-        raise _error(path, "got those of other weights")
+        raise panels_error(path, "got those of other weights")
     return parts
 
 
@@ -85,7 +85,8 @@ class WatchedFile:
         return found.st_size, found.st_mtime_ns
 
 
-def _error(path: Path, came: str) -> CheckpointError:
+def panels_error(path: Path, came: str) -> CheckpointError:
+    """The error for a file that has something else."""
     return CheckpointError(
         f"{path}: expected the packed weights of the model beside them, {came}. Delete this file, or save the model "
         "again."
