@@ -17,7 +17,7 @@ from numba.core.cpu import CPUContext
 from gte_np.formats import FORMATS, WeightFormat
 from gte_np.kernels.language.memory import record_at
 from gte_np.kernels.language.types import Pointer, panel_pointer, pointer_to
-from gte_np.kernels.operations.feature_pairs import order_features
+from gte_np.kernels.operations.feature_order import order_features
 from gte_np.kernels.operations.matrix_unit import multiply_tiles
 from gte_np.kernels.operations.pack import pack
 from gte_np.kernels.operations.program import run_program

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_np.kernels.operations.records import ORDER_BEGIN, ORDERING, WINDOW
+from gte_np.kernels.operations.records import HALF, ORDER_BEGIN, ORDERING, WINDOW
 
 _OCTETS = 4  # of a word
-_HALF = 8  # features
 
 
 def order_rows(steps: int, panel: int) -> int:
@@ -46,7 +45,7 @@ class _Order(NamedTuple):
 def _parts(orders: NDArray[Any], steps: int) -> _Order:
     """The parts of (panels, order rows, panel) float32 values."""
     words = np.ascontiguousarray(orders).reshape(len(orders), -1).view(np.int32)
-    ends = ORDER_BEGIN + np.cumsum([0, steps, steps // 2, steps // 2])
+    ends = ORDER_BEGIN + np.cumsum([0, steps, steps // HALF, steps // HALF])
     begin, numbers, halves, places, _ = np.split(words, ends, axis=1)
     octets = np.ascontiguousarray(numbers).view(np.uint8).reshape(len(words), -1, WINDOW * _OCTETS)
     return _Order(begin, octets, halves, places)
@@ -54,7 +53,7 @@ def _parts(orders: NDArray[Any], steps: int) -> _Order:
 
 def are_orders(orders: NDArray[Any], steps: int) -> bool:
     """Whether (panels, order rows, panel) values, which a file may have, are orders: kernels index memory by them."""
-    order, count = _parts(orders, steps), steps // 2
+    order, count = _parts(orders, steps), steps // HALF
     repeated, others = order.begin.T
     in_range = (repeated >= 0) & (repeated <= others) & (others <= count)
     if not in_range.all() or order.numbers.max(initial=0) >= WINDOW * _OCTETS:
@@ -69,7 +68,9 @@ def natural_order(panels: NDArray[Any], orders: NDArray[Any]) -> NDArray[Any]:
     """The inverse: (panels, steps, panel) words in the order of the input features."""
     (count, steps, panel), order = panels.shape, _parts(orders, panels.shape[1])
     octets = panels.view(np.uint8).reshape(count, steps, panel, _OCTETS).transpose(0, 1, 3, 2)
-    halves = np.take_along_axis(octets.reshape(count, -1, _HALF, panel), order.places[:, :, None, None], axis=1)
+    halves = np.take_along_axis(
+        octets.reshape(count, -1, _OCTETS * HALF, panel), order.places[:, :, None, None], axis=1
+    )
     windows = halves.reshape(count, -1, WINDOW * _OCTETS, panel)
     found = np.empty_like(windows)
     np.put_along_axis(found, order.numbers[:, :, :, None].astype(np.intp), windows, axis=2)
