@@ -232,6 +232,7 @@ def first_panel(builder: ir.IRBuilder, packed: PanelType, linear: ir.Value) -> t
 def choices(builder: ir.IRBuilder, number: ir.Value, most: int) -> Iterator[int]:
     """Emit the choice among numbers from 1 to `most`; what is emitted while one is given, is done for that one."""
     builder.function.attributes.add("noinline")  # one copy of all that is enough, and compiles faster
+    builder.function.attributes.alignstack = CACHE_LINE  # else a register that is kept on it may lie in two pages
     end = builder.append_basic_block("end")
     switch = builder.switch(number, end)
     for case in range(1, most + 1):
