@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.formats.weight_format import (
+    DotProductStep,
     FloatArray,
     FormattedMatrix,
-    OrderedStep,
     Parts,
     ProductStep,
     Value,
@@ -161,7 +161,7 @@ def quantize_tokens(x: FloatArray) -> QuantizedTokens:
     return QuantizedTokens(integers.astype(np.float64), scale, zero, rest, outlier)
 
 
-class Int8Step(OrderedStep):
+class Int8Step(DotProductStep):
     """Four bytes of x with four weights of each output feature."""
 
     def columns(self, emit: Any, panel: Any) -> list[Int8Columns]:

@@ -252,11 +252,3 @@ class DotProductStep(ProductStep):
     def multiply_add(self, emit: Any, x: Value, weights: Value, accumulator: Value) -> Value:
         """By the dot product."""
         return self.dot_product.add(emit, x, weights, accumulator)
-
-
-class OrderedStep(DotProductStep):
-    """The same where input features have an order, see `gte_np.kernels.operations.feature_pairs`."""
-
-    def multiply_add_fours(self, emit: Any, x: list[Value], weights: list[Value], accumulator: Value) -> Value:
-        """Two steps at once, whose sums of four may be added in 16 bits."""
-        return self.dot_product.add_fours(emit, x, weights, accumulator)

@@ -150,10 +150,6 @@ class Emitter:
         """32 times an int16 value."""
         return filled(value, _SHORTS_OF_WORDS)
 
-    def as_shorts(self, words: ir.Value) -> ir.Value:
-        """The two 16-bit values of each word."""
-        return self.builder.bitcast(words, _SHORTS_OF_WORDS)
-
     def as_octets(self, words: ir.Value) -> ir.Value:
         """The four bytes of each word."""
         return self.builder.bitcast(words, _OCTETS_OF_WORDS)

@@ -37,7 +37,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gte_np.formats.weight_format import OrderedStep
+from gte_np.formats.weight_format import DotProductStep
 from gte_np.kernels.language.emitter import Emitter
 from gte_np.kernels.language.memory import offset
 from gte_np.kernels.language.types import INT32, INT64, LANES, OCTETS, Pointer, kernel, pointer_to
@@ -190,7 +190,7 @@ class _OrderedPanel(Panel):
 class _OrderedProduct(Product):
     """A product while code is emitted, with a panel in its order and rows in that of its windows."""
 
-    step: OrderedStep
+    step: DotProductStep
     panel: _OrderedPanel
 
     def loop(self, emit: Emitter, start: Vectors) -> Vectors:
@@ -205,7 +205,7 @@ class _OrderedProduct(Product):
             return self.add_half(emit, place, [emit.at(row, distance) for row in x_rows], sums, self.add_pairs)
 
         def fours(place: ir.Value, sums: Vectors) -> Vectors:
-            return self.add_half(emit, place, x_rows, sums, self.add_fours)
+            return self.add_half(emit, place, x_rows, sums, self.step.dot_product.add_fours)
 
         sums = emit_loop(emit, INT64(0), builder.add(first_four, repeated), start, pairs)
         return emit_loop(emit, first_four, builder.lshr(self.steps, INT64(1)), sums, fours)
@@ -217,8 +217,7 @@ class _OrderedProduct(Product):
         builder, panel = emit.builder, self.panel
         first_step, offset_of_x = (builder.shl(value, INT64(1)) for value in (place, panel.half_at(emit, place)))
         steps = [first_step, builder.add(first_step, INT64(1))]
-        for step in steps:
-            panel.prefetch(emit, panel.weight_at(emit, step, 0), 1)
+        panel.prefetch(emit, panel.weight_at(emit, first_step, 0), HALF)
         weights = [[self.step.load_weights(emit, panel, step, first) for step in steps] for first in panel.vectors]
         found = []
         for row, totals in zip(x_rows, sums, strict=True):
@@ -232,10 +231,6 @@ class _OrderedProduct(Product):
         for value, weight in zip(x, weights, strict=True):
             total = self.step.multiply_add(emit, value, weight, total)
         return total
-
-    def add_fours(self, emit: Emitter, x: list[Any], weights: list[Any], total: ir.Value) -> ir.Value:
-        """The same, added up in 16 bits first."""
-        return self.step.multiply_add_fours(emit, x, weights, total)
 
 
 def emit_loop(
