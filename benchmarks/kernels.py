@@ -90,16 +90,15 @@ def attend(
         attention.attend(weights, head, scratch)
 
 
-def gelu(rows: int, x: Pointer, width: int, panel: int) -> None:
-    """Gelu of rows without holes, a panel after the other."""
-    for column in range(0, width, panel):
-        program.gelu_block(rows, Matrix(offset(x, column), width), panel)
+def gelu(weights: Pointer, rows: int, x: Pointer, width: int) -> None:
+    """Gelu of rows without holes, a panel after the other; `weights` tell the target."""
+    for column in range(0, width, panel_width(weights)):
+        program.gelu_block(weights, rows, Matrix(offset(x, column), width))
 
 
-def softmax(rows: int, x: Pointer, width: int) -> None:
-    """Exponentials of rows and their sums."""
-    for row in range(rows):
-        attention_head.exponentiate(offset(x, row * width), width - LANES, np.float32(1))
+def softmax(rows: int, x: Pointer, width: int, sums: Pointer) -> None:
+    """Exponentials of rows and their sums, (rows,)."""
+    attention_head.exponentiate_rows(rows, Matrix(x, width), width - LANES, np.float32(1), sums)
 
 
 def normalize(rows: int, x: Pointer, width: int, added: Pointer, weight: Pointer) -> None:
@@ -239,8 +238,8 @@ def elementwise() -> dict[str, float]:
     rows, width = 128, 384
     x, other, weight = random(rows, width), random(rows, width), np.ones(width, np.float32)
     seconds = {
-        "gelu": compiled(gelu, SIZE, FLOATS, SIZE, SIZE)(rows, x, width, host_target().panel),
-        "softmax": compiled(softmax, SIZE, FLOATS, SIZE)(rows, x, width),
+        "gelu": compiled(gelu, weights_in(FLOAT32), SIZE, FLOATS, SIZE)(0, rows, x, width),
+        "softmax": compiled(softmax, SIZE, FLOATS, SIZE, FLOATS)(rows, x, width, random(rows)),
         "residual and layer norm": compiled(normalize, SIZE, FLOATS, SIZE, FLOATS, FLOATS)(
             rows, x, width, other, weight
         ),

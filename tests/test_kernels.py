@@ -14,18 +14,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llvmlite import ir
+from numba.extending import intrinsic
 
 from gte_np.formats import FORMATS, WeightFormat, choose_format
 from gte_np.formats.float_formats import FLOAT32
 from gte_np.formats.stored_tensor import StoredTensor
+from gte_np.kernels.language.emitter import Emitter
 from gte_np.kernels.language.memory import load, offset, store
-from gte_np.kernels.language.types import LANES, Pointer, panel_pointer
+from gte_np.kernels.language.types import LANES, Pointer, float_vector, panel_pointer
 from gte_np.kernels.operations.attention import attend
 from gte_np.kernels.operations.attention_head import Head
-from gte_np.kernels.operations.functions import EXP2_HIGHEST, EXP2_LOWEST, erf, exp2, gelu
+from gte_np.kernels.operations.functions import EXP2_HIGHEST, EXP2_LOWEST, emit_erf, emit_gelu, exp2
 from gte_np.kernels.operations.layer_norm import Norm, add_embeddings, add_row, normalize_row
 from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand
+from gte_np.kernels.operations.program import gelu_block
 from gte_np.kernels.operations.records import LAYOUT
 from gte_np.kernels.runtime.compile import entries
 from gte_np.kernels.runtime.packed_weights import Sizes, padded
@@ -75,6 +79,18 @@ def lanewise(function: Callable[..., Any], target: Target) -> Callable[[Any], An
     return of_array
 
 
+def emitted(emit: Callable[[Emitter, list[ir.Value]], list[ir.Value]]) -> Any:
+    """The function of a vector that is emitted as one of several."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        return emit(Emitter(builder), list(arguments))[0]
+
+    return intrinsic(lambda typing, x: (float_vector(float_vector), codegen))
+
+
+ERF, GELU = emitted(emit_erf), emitted(emit_gelu)
+
+
 def floats(first: float, last: float, every: int = 1) -> Any:
     """Every so-manieth float32 from `first` to `last`, which have the same sign."""
     low, high = sorted(int(np.float32(end).view(np.uint32)) for end in (first, last))
@@ -104,9 +120,9 @@ def test_erf_within_3e_7(target_of_width: Target) -> None:
     sides = [floats(0, largest, 1999), floats(-0.0, -largest, 1999)]
     x = np.concatenate([*sides, np.linspace(-6, 6, 1_000_001, dtype=np.float32)])
     exact = np.array([exact_erf(value) for value in x.tolist()])
-    assert np.abs(lanewise(erf, target_of_width)(x) - exact).max() < 3e-7
-    assert lanewise(erf, target_of_width)([np.inf, -np.inf]) == pytest.approx([1, -1], abs=3e-7)
-    assert np.isnan(lanewise(erf, target_of_width)([np.nan])).all()
+    assert np.abs(lanewise(ERF, target_of_width)(x) - exact).max() < 3e-7
+    assert lanewise(ERF, target_of_width)([np.inf, -np.inf]) == pytest.approx([1, -1], abs=3e-7)
+    assert np.isnan(lanewise(ERF, target_of_width)([np.nan])).all()
 
 
 def test_gelu_within_3e_7_of_x(target_of_width: Target) -> None:
@@ -117,8 +133,22 @@ def test_gelu_within_3e_7_of_x(target_of_width: Target) -> None:
     x = np.concatenate([*sides, np.linspace(-9, 9, 1_000_001, dtype=np.float32)])
     exact = np.array([value * 0.5 * erfc(-value / 2**0.5) for value in x.tolist()])
     bound = 3e-7 * np.abs(x.astype(np.float64)) + np.finfo(np.float32).smallest_subnormal
-    assert (np.abs(lanewise(gelu, target_of_width)(x) - exact) <= bound).all()
-    assert np.isnan(lanewise(gelu, target_of_width)([np.nan])).all()
+    assert (np.abs(lanewise(GELU, target_of_width)(x) - exact) <= bound).all()
+    assert np.isnan(lanewise(GELU, target_of_width)([np.nan])).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 14])
+def test_gelu_of_the_rows_of_a_panel(rows: int, target_of_width: Target) -> None:
+    """Two rows at a time, the last one by itself; each value once, and nothing beside them."""
+
+    def of_block(weights: Pointer, rows: int, out: Pointer, stride: int) -> None:
+        gelu_block(weights, rows, Matrix(out, stride))
+
+    types = panel_pointer(FLOAT32, target_of_width), INTEGER, FLOATS, INTEGER
+    x = 3 * normal(rows, target_of_width.panel)
+    frame = framed(x)
+    compiled(of_block, *types, target=target_of_width)(0, rows, frame, frame.shape[1])
+    assert same_bits(inside(frame, *x.shape), lanewise(GELU, target_of_width)(x.ravel()).reshape(x.shape))
 
 
 # --- weights in memory --------------------------------------------------------------------------------------------

@@ -48,11 +48,13 @@ def _fma(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Val
     return Emitter(builder).fma(x, y, z)
 
 
-def _larger(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
-    return builder.select(builder.fcmp_ordered("<", x, y), y, x)  # NaN if x is NaN
+def emit_larger(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The larger of x and y in each lane; x if that is NaN."""
+    return builder.select(builder.fcmp_ordered("<", x, y), y, x)
 
 
-def _smaller(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+def emit_smaller(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The smaller of x and y in each lane; x if that is NaN."""
     return builder.select(builder.fcmp_ordered(">", x, y), y, x)
 
 
@@ -63,8 +65,8 @@ def _scale_by_power_of_two(builder: ir.IRBuilder, x: ir.Value, exponent: ir.Valu
 
 
 fma = _lanewise(_fma, 3)
-maximum = _lanewise(_larger, 2)  # of x and y; x if that is NaN
-minimum = _lanewise(_smaller, 2)
+maximum = _lanewise(emit_larger, 2)
+minimum = _lanewise(emit_smaller, 2)
 # x times 2^n, where `exponent` has the whole number n in its lowest bits, and the result is a normal number.
 scale_by_power_of_two = _lanewise(_scale_by_power_of_two, 2)
 
@@ -87,15 +89,17 @@ _operator(operator.mul, ir.IRBuilder.fmul)
 
 
 def polynomial(coefficients: Sequence[float]) -> Any:
-    """A function of a vector: the polynomial with these coefficients, lowest first, by Horner's rule."""
+    """A function of a vector: the polynomial with these coefficients, lowest first."""
+    return _lanewise(lambda builder, x: emit_polynomial(builder, coefficients, [x])[0], 1)
 
-    def build(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
-        *others, value = (filled(float(coefficient)) for coefficient in coefficients)
-        for coefficient in reversed(others):
-            value = _fma(builder, value, x, coefficient)
-        return value
 
-    return _lanewise(build, 1)
+def emit_polynomial(builder: ir.IRBuilder, coefficients: Sequence[float], vectors: list[ir.Value]) -> list[ir.Value]:
+    """A polynomial of several vectors by Horner's rule, one power of all of them after the other."""
+    *others, last = (filled(coefficient) for coefficient in coefficients)
+    values = [last] * len(vectors)
+    for coefficient in reversed(others):
+        values = [_fma(builder, value, x, coefficient) for value, x in zip(values, vectors, strict=True)]
+    return values
 
 
 @intrinsic
@@ -150,5 +154,5 @@ def _fold(combine: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]) -> An
 
 
 sum_lanes = _fold(ir.IRBuilder.fadd)
-max_lanes = _fold(_larger)
-min_lanes = _fold(_smaller)
+max_lanes = _fold(emit_larger)
+min_lanes = _fold(emit_smaller)

@@ -11,7 +11,7 @@ from gte_np.kernels.language.memory import load, store
 from gte_np.kernels.language.types import LANES, Pointer, kernel
 from gte_np.kernels.language.vectors import first_lanes, fma, max_lanes, maximum, splat, sum_lanes
 from gte_np.kernels.operations.functions import exp2
-from gte_np.kernels.operations.matmul import Matrix
+from gte_np.kernels.operations.matmul import Matrix, matrix_at
 
 _LOWEST = np.float32(np.finfo(np.float32).min)
 _ZERO = np.float32(0)
@@ -43,18 +43,36 @@ def score_scale(head: Head) -> np.float32:
 
 
 @kernel
-def exponentiate(scores: Pointer, count: int, scale: np.float32) -> np.float32:
-    """Replace each score by exp(scale (score - largest)), so that none overflows, and return their sum.
+def exponentiate_rows(rows: int, scores: Matrix, count: int, scale: np.float32, sums: Pointer) -> None:
+    """Replace each of (rows, count) scores by exp(scale (score - the row's largest)); -> (rows,) sums of them.
 
-    LANES values behind the scores may be changed. The order of the sum depends on `count` alone. `scale` is positive.
+    LANES values behind those of a row may be changed. The order of a sum depends on `count` alone, and `scale` is
+    positive.
     """
+    # Those of all rows come first: an exponential waits for its row's, and what is behind it would wait, too.
+    for row in range(rows):
+        sums[row] = largest_of(matrix_at(scores, row, 0).data, count)
+    for row in range(rows):
+        sums[row] = exponentiate(matrix_at(scores, row, 0).data, count, scale, sums[row])
+
+
+@kernel
+def largest_of(scores: Pointer, count: int) -> np.float32:
+    """The largest of so many scores."""
     whole = count // LANES * LANES
     largest = first_lanes(load(scores, whole), count - whole, _LOWEST)
     for index in range(0, whole, LANES):
         largest = maximum(load(scores, index), largest)
+    return max_lanes(largest)
+
+
+@kernel
+def exponentiate(scores: Pointer, count: int, scale: np.float32, largest: np.float32) -> np.float32:
+    """Replace each score by exp(scale (score - largest)), so that none overflows, and return their sum."""
+    whole = count // LANES * LANES
     factor = scale * _LOG2_E
     # The rounding of the shift is the same for all, so it is gone when they are divided by their sum.
-    factors, shift = splat(factor), splat(max_lanes(largest) * -factor)
+    factors, shift = splat(factor), splat(largest * -factor)
     total = splat(_ZERO)
     for index in range(0, whole, LANES):
         exponential = exp2(fma(load(scores, index), factors, shift))

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
-from gte_np.kernels.language.emitter import ROUNDER
-from gte_np.kernels.language.types import Vector, kernel
-from gte_np.kernels.language.vectors import fma, maximum, minimum, polynomial, scale_by_power_of_two, splat
+from gte_np.kernels.language.emitter import ROUNDER, Emitter
+from gte_np.kernels.language.types import LANES, Vector, kernel
+from gte_np.kernels.language.vectors import (
+    emit_larger,
+    emit_polynomial,
+    emit_smaller,
+    maximum,
+    polynomial,
+    scale_by_power_of_two,
+    splat,
+)
 from gte_np.reference.erf import ERF_COEFFICIENTS, ERF_LIMIT
 
 # 2^x = 2^n 2^r, with n whole and |r| <= 1/2. Of all polynomials of degree 5 with value 1 at 0, this one has the least
@@ -22,13 +34,6 @@ _ROUNDER = np.float32(ROUNDER)
 EXP2_LOWEST = np.float32(-126.0)  # 2 to it is the smallest normal number
 EXP2_HIGHEST = np.float32(127.0)
 
-_ERF_SERIES = polynomial(ERF_COEFFICIENTS.tolist())
-_LIMIT = np.float32(ERF_LIMIT)
-_SQUARE_SCALE = np.float32(2 / ERF_LIMIT**2)
-_ROOT_HALF = np.float32(math.sqrt(0.5))
-_ONE = np.float32(1)
-_HALF = np.float32(0.5)
-
 
 @kernel
 def exp2(x: Vector) -> Vector:
@@ -38,14 +43,38 @@ def exp2(x: Vector) -> Vector:
     return scale_by_power_of_two(_EXP2_SERIES(x - (rounded - splat(_ROUNDER))), rounded)
 
 
-@kernel
-def erf(x: Vector) -> Vector:
+def emit_erf(emit: Emitter, vectors: list[ir.Value]) -> list[ir.Value]:
     """The error function within 3e-7 everywhere, as `gte_np.reference.erf.erf` computes it."""
-    x = maximum(minimum(x, splat(_LIMIT)), splat(-_LIMIT))
-    return _ERF_SERIES(fma(x * x, splat(_SQUARE_SCALE), splat(-_ONE))) * x
+    builder, limit, least = emit.builder, emit.floats(ERF_LIMIT), emit.floats(-ERF_LIMIT)
+    vectors = [emit_larger(builder, emit_smaller(builder, x, limit), least) for x in vectors]
+    squares = [builder.fmul(x, x) for x in vectors]
+    scaled = [emit.fma(square, emit.floats(2 / ERF_LIMIT**2), emit.floats(-1)) for square in squares]
+    ratios = emit_polynomial(builder, ERF_COEFFICIENTS.tolist(), scaled)
+    return [builder.fmul(ratio, x) for ratio, x in zip(ratios, vectors, strict=True)]
 
 
-@kernel
-def gelu(x: Vector) -> Vector:
-    """x times the normal distribution's cumulative function at x."""
-    return x * (erf(x * splat(_ROOT_HALF)) + splat(_ONE)) * splat(_HALF)
+def emit_gelu(emit: Emitter, vectors: list[ir.Value]) -> list[ir.Value]:
+    """x times the normal distribution's cumulative function at x.
+
+    Each operation waits for the one before, so it is emitted for all vectors, which do not wait for each other.
+    """
+    builder = emit.builder
+    erfs = emit_erf(emit, [builder.fmul(x, emit.floats(math.sqrt(0.5))) for x in vectors])
+    sums = [builder.fadd(value, emit.floats(1)) for value in erfs]
+    products = [builder.fmul(x, total) for x, total in zip(vectors, sums, strict=True)]
+    return [builder.fmul(product, emit.floats(0.5)) for product in products]
+
+
+@intrinsic
+def gelu_rows(typing: Any, weights: Any, first: Any, second: Any) -> Any:
+    """Gelu of two rows, as wide as a panel of `weights`, in place; they may be the same one."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        emit = Emitter(builder)
+        columns = range(0, weights.dtype.target.panel, LANES)
+        places = [emit.at(row, column) for row in arguments[1:] for column in columns]
+        for value, place in zip(emit_gelu(emit, [emit.load_floats(place) for place in places]), places, strict=True):
+            emit.store_floats(value, place)
+        return context.get_dummy_value()
+
+    return types.void(weights, first, second), codegen

@@ -14,19 +14,17 @@ from gte_np.kernels.language.memory import (
     int32s_at,
     int64s_at,
     larger,
-    load,
     offset,
     panel_width,
     record_at,
     smaller,
-    store,
 )
 from gte_np.kernels.language.parallel import Team, parallel_for
-from gte_np.kernels.language.types import LANES, Pointer, kernel
+from gte_np.kernels.language.types import Pointer, kernel
 from gte_np.kernels.operations.activations import write_operand
 from gte_np.kernels.operations.attention import attend
 from gte_np.kernels.operations.attention_head import Head
-from gte_np.kernels.operations.functions import gelu
+from gte_np.kernels.operations.functions import gelu_rows
 from gte_np.kernels.operations.layer_norm import Norm, add_embeddings, add_row, normalize_row
 from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, copy_rows, matrix_at, operand_at, panel_of
@@ -169,16 +167,14 @@ def linear_task(job: Job, task: int) -> None:
     x = operand_at(Operand(read_by(job), floats_at(step.x_factors)), row)
     linear_panel(rows, x, panel_of(linear, panel), block, job.scratch)
     if step.gelu == 1:
-        gelu_block(rows, block, panel_width(job.weights))
+        gelu_block(job.weights, rows, block)
 
 
 @kernel
-def gelu_block(rows: int, block: Matrix, width: int) -> None:
-    """Gelu of (rows, width) values, in place: they were written just before."""
-    for row in range(rows):
-        for column in range(0, width, LANES):
-            index = row * block.stride + column
-            store(block.data, index, gelu(load(block.data, index)))
+def gelu_block(weights: Pointer, rows: int, block: Matrix) -> None:
+    """Gelu of (rows, panel width) values, in place: they were written just before."""
+    for row in range(0, rows, 2):
+        gelu_rows(weights, row_of(block, row), row_of(block, smaller(row + 1, rows - 1)))
 
 
 @kernel

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from gte_np.kernels.language.memory import offset, panel_width, tile_rows, transpose_block
 from gte_np.kernels.language.types import LANES, Pointer, kernel
-from gte_np.kernels.operations.attention_head import Head, divide_row, exponentiate, score_scale
+from gte_np.kernels.operations.attention_head import Head, divide_row, exponentiate_rows, score_scale
 from gte_np.kernels.operations.matmul import Matrix, copy_rows, float32_tile, matrix_at, tiles_of
 
 
@@ -24,7 +24,8 @@ class Scratch(NamedTuple):
 def divided(weights: Pointer, head: Head, memory: Pointer) -> Scratch:
     """Scratch memory, divided."""
     rows, width = tile_rows(weights), head.width
-    columns = (head.keys // panel_width(weights) + 1) * panel_width(weights)  # more than keys, for `exponentiate`
+    # More than keys, see `exponentiate_rows`.
+    columns = (head.keys // panel_width(weights) + 1) * panel_width(weights)
     values = Matrix(offset(memory, columns * width), width)
     scores = Matrix(offset(values.data, head.keys * width), columns + LANES)
     sums = offset(scores.data, rows * scores.stride)
@@ -50,14 +51,12 @@ def attend_in_tiles(weights: Pointer, head: Head, memory: Pointer) -> None:
 def attend_tile(weights: Pointer, head: Head, scratch: Scratch, row: int, rows: int) -> None:
     """Attention of so many queries, from number `row` on."""
     panel = panel_width(weights)
-    scale = score_scale(head)
     query, scores, context = matrix_at(head.query, row, 0), scratch.scores, scratch.context
     for number in range((head.keys + panel - 1) // panel):  # (rows, K), (K, panel) -> (rows, panel)
         column = number * panel
         keys = Matrix(offset(scratch.keys, column * head.width), panel)
         product(weights, rows, query, keys, head.size, matrix_at(scores, 0, column))
-    for index in range(rows):
-        scratch.sums[index] = exponentiate(offset(scores.data, index * scores.stride), head.keys, scale)
+    exponentiate_rows(rows, scores, head.keys, score_scale(head), scratch.sums)
     for number in range(head.width // panel):  # (rows, keys), (keys, panel) -> (rows, panel)
         column = number * panel
         values = matrix_at(scratch.values, 0, column)

@@ -29,7 +29,7 @@ from gte_np.kernels.language.memory import (
 from gte_np.kernels.language.types import LANES, Pointer, kernel
 from gte_np.kernels.language.vectors import splat
 from gte_np.kernels.operations.activations import write_operand
-from gte_np.kernels.operations.attention_head import Head, divide_row, exponentiate, score_scale
+from gte_np.kernels.operations.attention_head import Head, divide_row, exponentiate_rows, score_scale
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at
 from gte_np.kernels.operations.matrix_unit import configure_unit, multiply_block, release_unit
 from gte_np.kernels.targets.matrix_units import BFLOAT16_DEPTH, UNIT_ROWS
@@ -130,10 +130,9 @@ def attend_block(weights: Pointer, head: Head, scratch: Scratch, row: int, rows:
     """Attention of so many queries, from number `row` on."""
     round_rows(weights, rows, matrix_at(head.query, row, 0), head.width, scratch.queries)
     multiply(weights, rows, scratch.queries, scratch.keys, scratch.scores, scratch)
+    exponentiate_rows(rows, scratch.scores, head.keys, score_scale(head), scratch.sums)
     for index in range(rows):
-        scores = matrix_at(scratch.scores, index, 0).data
-        scratch.sums[index] = exponentiate(scores, head.keys, score_scale(head))
-        round_exponentials(weights, scores, head.keys, scratch.keys.columns)
+        round_exponentials(weights, matrix_at(scratch.scores, index, 0).data, head.keys, scratch.keys.columns)
     multiply(weights, rows, scratch.scores, scratch.values, scratch.context, scratch)
     for index in range(rows):
         context, out = matrix_at(scratch.context, index, 0).data, matrix_at(head.out, row + index, 0).data

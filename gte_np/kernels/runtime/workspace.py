@@ -36,7 +36,7 @@ def attention_scratch(keys: int, head_width: int, weight_format: WeightFormat, t
 
     That is its keys and values, and the scores, their sums and the context of a tile of queries.
     """
-    columns = padded(keys + 1, target.panel)  # one more than keys, for `exponentiate`
+    columns = padded(keys + 1, target.panel)  # one more than keys, for `exponentiate_rows`
     in_tiles = columns * head_width + keys * head_width + target.tile_rows * (columns + LANES + head_width + 1)
     if not target.rounds_in_tiles(weight_format.tile_product):
         return in_tiles
