@@ -52,9 +52,10 @@ def main() -> None:
     for model in options.models:
         folder = FOLDERS / MODELS[model]
         ensure_checkpoint(MODELS[model], folder)
-        results["models"][model] = {}
+        by_dtype: dict[str, Any] = {}
+        results["models"][MODELS[model]] = by_dtype
         for dtype in options.dtypes:
-            results["models"][model][dtype] = by_workload = {}
+            by_dtype[dtype] = by_workload = {}
             subject = Subject(folder, dtype, options.threads)
             for workload, lengths in LENGTHS.items():
                 by_workload[workload] = subject.measure(lengths, options.seconds)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.compare import COLD_ROUNDS, RESULTS
+from benchmarks.limit_tables import limits_sentence, limits_table, many_cores_table, scaling_table
+from benchmarks.markdown import short, table
 from benchmarks.workloads import MIXED_TEXTS
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -22,6 +24,7 @@ SUMMARISED = {
     "16 x 128": "16 texts of 128 tokens",
     "mixed": "{} texts of mixed lengths",
 }
+FILES = ("compare", "compare_fewer_bits", "quality", "limits", "scaling", "many_cores")
 AGREEMENT = {
     "cosine_mean": "cosine, mean",
     "cosine_worst": "cosine, worst",
@@ -61,19 +64,17 @@ def main() -> None:
     """Write all."""
     from benchmarks.plots import draw_quality, draw_speed
 
-    results, fewer_bits, quality = (read(name) for name in ("compare", "compare_fewer_bits", "quality"))
-    REPORT.write_text(report(results, fewer_bits, quality), encoding="utf-8")
-    readme = replace_block(README.read_text("utf-8"), summary_table(results, fewer_bits))
-    README.write_text(readme, encoding="utf-8")
-    draw_speed(results)
-    draw_quality(quality)
-    print(json.dumps(all_ratios(results, fewer_bits)))
+    results = read_results()
+    REPORT.write_text(report(results), encoding="utf-8")
+    README.write_text(replace_block(README.read_text("utf-8"), summary(results)), encoding="utf-8")
+    draw_speed(results["compare"])
+    draw_quality(results["quality"])
+    print(json.dumps(all_ratios(results["compare"], results["compare_fewer_bits"])))
 
 
-def read(name: str) -> Results:
-    """The results of a script."""
-    content: Results = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
-    return content
+def read_results() -> Results:
+    """The results of the scripts, by the names of their files."""
+    return {name: json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in FILES}
 
 
 def with_dtype(engine: str) -> str:
@@ -85,6 +86,11 @@ def replace_block(text: str, content: str) -> str:
     """The text with other content between the markers."""
     before, rest = text.split(MARKERS[0])
     return f"{before}{MARKERS[0]}{content}{MARKERS[1]}{rest.split(MARKERS[1])[1]}"
+
+
+def summary(results: Results) -> str:
+    """What the README has of the results."""
+    return summary_table(results["compare"], results["compare_fewer_bits"]) + limits_sentence(results["limits"])
 
 
 def summary_table(results: Results, fewer_bits: Results) -> str:
@@ -100,12 +106,13 @@ def summary_table(results: Results, fewer_bits: Results) -> str:
             for comparison, source in sources:
                 figures = source["models"][model]["times"][workload]
                 seconds = (figures[comparison.ours]["seconds"], comparison.fastest_other(figures))
-                rows[-1] += [_short(value * 1e3) for value in seconds]
+                rows[-1] += [short(value * 1e3) for value in seconds]
     return table(header, rows, left=2)
 
 
-def report(results: Results, fewer_bits: Results, quality: Results) -> str:
+def report(results: Results) -> str:
     """All of RESULTS.md."""
+    compared, fewer_bits, quality = (results[name] for name in ("compare", "compare_fewer_bits", "quality"))
     parts = [
         "# Results of the benchmarks",
         "This file is written by `python -m benchmarks.tables` from the JSON files in [results](results). How things "
@@ -114,9 +121,9 @@ def report(results: Results, fewer_bits: Results, quality: Results) -> str:
         "time of the fastest of the other engines divided by that of gte_np: above 1, gte_np is faster. `runs` is "
         "how often the engine with the fewest runs was measured: where it is 1, the times are those of single runs.",
         "## Speed in float32",
-        environment(results),
-        f"The very first start, in which the kernels are compiled, took {results['first_start']:.1f} s.",
-        *model_tables(results, [FLOAT32]),
+        environment(compared),
+        f"The very first start, in which the kernels are compiled, took {compared['first_start']:.1f} s.",
+        *model_tables(compared, [FLOAT32]),
         "![Speed of each engine, relative to the fastest engine other than gte_np](results/compare.svg)",
         "## Speed in bfloat16 and int8",
         environment(fewer_bits),
@@ -127,8 +134,51 @@ def report(results: Results, fewer_bits: Results, quality: Results) -> str:
         "with those of gte_np in float32.",
         quality_table(quality),
         "![Sentences a second, and how many of the nearest ten sentences stay the same](results/quality.svg)",
+        *limit_parts(results["limits"]),
+        *scaling_parts(results["scaling"]),
+        *many_cores_parts(results["many_cores"]),
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def limit_parts(results: Results) -> list[str]:
+    """How near the engine comes to the limit."""
+    parts = [
+        "## The limit of the processor",
+        environment(results),
+        "`limit` is what the multiply-adds and reading the weights [take at least](README.md#limits). The encoder "
+        "and a whole call are compared with it: medians, with the quartiles in parentheses.",
+    ]
+    for model, figures in results["models"].items():
+        parts += [f"### {model}", limits_table(figures)]
+    return parts
+
+
+def scaling_parts(results: Results) -> list[str]:
+    """How time grows with length, batch and threads."""
+    parts = [
+        "## Length, batch and threads",
+        environment(results),
+        "In float32. `of the peak` is the share of the processor's multiply-adds, of so many threads.",
+    ]
+    for model, figures in results["models"].items():
+        parts += [f"### {model}", scaling_table(figures)]
+    return parts
+
+
+def many_cores_parts(results: Results) -> list[str]:
+    """What the model says of other processors."""
+    parts = [
+        "## Many cores",
+        environment(results),
+        "Milliseconds that a [model](README.md#many-cores) predicts for processors that were not at hand, and in "
+        "parentheses how the encoder divides the batch: by text, or by tile among a team of threads. The last "
+        "columns say from how many texts of 128 tokens on dividing by text is faster than the best team (none: not "
+        "up to four for each core), and from how many on the encoder does so.",
+    ]
+    for model, figures in results["models"].items():
+        parts += [f"### {model}", many_cores_table(figures)]
+    return parts
 
 
 def environment(results: Results) -> str:
@@ -160,9 +210,9 @@ def model_table(result: Results, comparisons: Sequence[Comparison]) -> str:
     rows = [[workload] for workload in rows_of_times]
     for comparison in comparisons:
         header += [*comparison.engines, "ratio", "runs"]
-        memory += [*(_short(result["memory_mb"][engine]["peak"]) for engine in comparison.engines), "", ""]
+        memory += [*(short(result["memory_mb"][engine]["peak"]) for engine in comparison.engines), "", ""]
         for row, figures in zip(rows, rows_of_times.values(), strict=True):
-            row += [_short(figures[engine]["seconds"] * 1e3) for engine in comparison.engines]
+            row += [short(figures[engine]["seconds"] * 1e3) for engine in comparison.engines]
             runs = min(figures[engine]["runs"] for engine in comparison.engines)
             row += [f"{comparison.ratio(figures):.2f}", str(runs)]
     return table(header, [*rows, memory])
@@ -177,12 +227,6 @@ def quality_table(results: Results) -> str:
     return table(["engine", *AGREEMENT.values(), "sentences a second"], rows)
 
 
-def table(header: list[str], rows: list[list[str]], left: int = 1) -> str:
-    """A table in Markdown, whose first columns are aligned to the left and the others to the right."""
-    alignment = ["---"] * left + ["---:"] * (len(header) - left)
-    return "".join(f"| {' | '.join(line)} |\n" for line in (header, alignment, *rows))
-
-
 def all_ratios(results: Results, fewer_bits: Results) -> Results:
     """The ratios of each model and workload."""
     found: Results = {model: ratios(result, FLOAT32) for model, result in results["models"].items()}
@@ -195,10 +239,6 @@ def all_ratios(results: Results, fewer_bits: Results) -> Results:
 def ratios(result: Results, comparison: Comparison) -> dict[str, float]:
     """The ratio of each workload."""
     return {workload: round(comparison.ratio(figures), 2) for workload, figures in result["times"].items()}
-
-
-def _short(value: float) -> str:
-    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 if __name__ == "__main__":

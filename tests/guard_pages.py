@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gte_np.formats.int8 import FACTORS
+from gte_np.kernels.operations.records import ROW_GAP
 from gte_np.kernels.runtime import feature_order, kernel_encoder, packed_weights, program, workspace
 from gte_np.kernels.runtime.packed_weights import PackedWeights, Piece
 from gte_np.kernels.runtime.program import Buffers, Rows, Words
@@ -156,7 +157,7 @@ def _workspaces(memory: GuardedMemory) -> type[Workspace]:
             in_tiles = self.weights.target.multiplies_tiles(self.weights.format.tile_product)
             if name == "qkv" or (in_tiles and name in ("hidden_words", "inner_words")):
                 return self._rows * stride
-            return self.tokens * stride - workspace._GAP
+            return self.tokens * stride - ROW_GAP
 
         def _room(self, values: int) -> int:
             self._kept.append(memory.empty(values, np.float32))

@@ -10,10 +10,10 @@ import pytest
 
 from gte_np.formats.int8 import INT8
 from gte_np.kernels.operations.records import ORDER_BEGIN
-from gte_np.kernels.runtime.feature_order import are_orders, natural_order, order_panels, order_rows
+from gte_np.kernels.runtime.feature_order import are_orders, order_rows
 from gte_np.kernels.targets import TARGETS, Target
 from tests.compiled import RUNNABLE
-from tests.test_low_precision import order_of
+from tests.test_low_precision import in_order
 
 LIMIT = 32767 // 255  # of the sizes of weights of one sign, of which none is multiplied with more than 255
 ORDERING = {target.name: target for target in RUNNABLE.values() if INT8.orders_features(target)}
@@ -61,12 +61,9 @@ def words_of(values: Any) -> Any:
 
 
 def ordered(values: Any, target: Target) -> Ordered:
-    """Put panels into their order. Fail unless the inverse gives what they were."""
+    """Put panels into their order."""
     panels, depth, width = values.shape
-    natural, found = words_of(values), np.zeros((panels, depth // 4, width), np.uint32)
-    orders = np.full((panels, order_rows(depth // 4, width), width), np.nan, np.float32)
-    order_panels(order_of(target), natural, found, orders)
-    assert np.array_equal(natural_order(found, orders), natural)
+    found, orders = in_order(words_of(values), target)
     octets = found.view(np.int8).reshape(panels, depth // 4, width, 4).transpose(0, 1, 3, 2)
     return Ordered(octets.reshape(panels, depth, width), orders.reshape(panels, -1).view(np.int32))
 

@@ -106,7 +106,7 @@ def test_the_command(
     assert {len(row) for row in rows} == {len(header)}
     results = json.loads(last)
     assert json.loads((tmp_path / "limits.json").read_text("utf-8")) == results
-    figures = results["models"]["small"]["int8"]["2 x 5"]
+    figures = results["models"][small_folder.name]["int8"]["2 x 5"]
     assert figures["turns"] == limits.FEWEST_TURNS
     low, middle, high = figures["encoder_percent"]
     assert 0 < low <= middle <= high

@@ -217,7 +217,8 @@ def product(weight_format: WeightFormat, target: Target, inputs: tuple[Any, ...]
     scratch = unused_scratch(depth, target) if scratch is None else scratch
     rows_of_constants = weight_format.constant_rows(depth)
     if weight_format.orders_features(target):
-        panel, constants = ordered(panel, constants, target)
+        panel, order = in_order(np.ascontiguousarray(panel).view(np.uint32).reshape(1, -1, target.panel), target)
+        constants = np.concatenate([constants, order[0]])
         rows_of_constants = len(constants)
     run = linear_of(weight_format, target)
     run(rows, source, source.shape[1], factors, panel, bias, constants, rows_of_constants, steps, out, width, scratch)
@@ -232,14 +233,13 @@ def order_of(target: Target) -> Callable[..., None]:
     return compiled(entry.function, *entry.arguments, target=target)
 
 
-def ordered(panel: Any, constants: Any, target: Target) -> tuple[Any, Any]:
-    """A panel of int8 in its order, and its constants with that behind them."""
-    steps, width = panel.shape[:2]
-    words, orders = np.ascontiguousarray(panel).view(np.uint32).reshape(1, steps, width), order_rows(steps, width)
-    found, order = np.zeros_like(words), np.zeros((1, orders, width), np.float32)
-    order_panels(order_of(target), words, found, order)
-    assert np.array_equal(natural_order(found, order), words)
-    return found, np.concatenate([constants, order[0]])
+def in_order(words: Any, target: Target) -> tuple[Any, Any]:
+    """(panels, steps, width) words in their orders, and those. Fail unless the inverse gives the words."""
+    panels, steps, width = words.shape
+    found, orders = np.zeros_like(words), np.full((panels, order_rows(steps, width), width), np.nan, np.float32)
+    order_panels(order_of(target), words, found, orders)
+    assert np.array_equal(natural_order(found, orders), words)
+    return found, orders
 
 
 def int8_inputs(rows: int, depth: int, target: Target, extreme: bool = False) -> tuple[Any, ...]:

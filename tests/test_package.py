@@ -175,6 +175,6 @@ def test_links_in_the_documents(document: str) -> None:
 
 
 def test_tables_are_those_of_the_results() -> None:
-    results, fewer_bits, quality = (tables.read(name) for name in ("compare", "compare_fewer_bits", "quality"))
-    assert tables.REPORT.read_text("utf-8") == tables.report(results, fewer_bits, quality)
-    assert tables.replace_block(README, tables.summary_table(results, fewer_bits)) == README
+    results = tables.read_results()
+    assert tables.REPORT.read_text("utf-8") == tables.report(results)
+    assert tables.replace_block(README, tables.summary(results)) == README

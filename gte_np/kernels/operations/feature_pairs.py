@@ -52,12 +52,11 @@ from gte_np.kernels.operations.matmul import (
     operand_at,
     tiles_of,
 )
-from gte_np.kernels.operations.records import HALF, ORDER_BEGIN, WINDOW
+from gte_np.kernels.operations.records import HALF, ORDER_BEGIN, ROW_GAP, WINDOW
 
 Vectors = list[list[ir.Value]]  # row by row
 
 _FEATURES = 4 * WINDOW
-_GAP = 16  # words between rows of x, which would compete for the same cache lines
 
 
 @kernel
@@ -66,7 +65,7 @@ def ordered_tiles(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: P
 
     `scratch` gets a tile of rows in the order of the panel's windows.
     """
-    tiles, ordered = tiles_of(linear.weight, rows), Matrix(scratch, 2 * linear.steps + _GAP)
+    tiles, ordered = tiles_of(linear.weight, rows), Matrix(scratch, 2 * linear.steps + ROW_GAP)
     for tile in range(tiles):
         row = rows * tile // tiles
         height = rows * (tile + 1) // tiles - row

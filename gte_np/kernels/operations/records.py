@@ -1,9 +1,7 @@
 """What a run of the compiled encoder is told: records of sizes and addresses, the same in Python and in the kernels.
 
 The encoder is a program, an array of STEP records that Python writes once for a workspace; a run of it is told the
-batch by one BATCH record and the team by one RUN record. Addresses are of float32 values unless said otherwise. The
-rows of a buffer lie a stride apart that is not a multiple of a power of two: else the rows of a tile would push each
-other out of the nearest cache.
+batch by one BATCH record and the team by one RUN record. Addresses are of float32 values unless said otherwise.
 """
 
 from __future__ import annotations
@@ -14,6 +12,10 @@ import numpy as np
 
 _SIZE = np.int64
 _ADDRESS = np.int64
+
+# Rows are so much farther apart than they are long, in values: a cache line. Rows of 4 KB, say, would all compete for
+# the same few places of the nearest cache.
+ROW_GAP = 16
 
 
 class Operation(IntEnum):

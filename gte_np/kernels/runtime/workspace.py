@@ -14,21 +14,17 @@ from numpy.typing import NDArray
 from gte_np.formats import WeightFormat
 from gte_np.formats.int8 import FACTORS
 from gte_np.kernels.language.team_state import team_state_size
-from gte_np.kernels.operations.records import ARRAYS, BATCH, RUN
+from gte_np.kernels.operations.records import ARRAYS, BATCH, ROW_GAP, RUN
 from gte_np.kernels.runtime.packed_weights import PackedWeights, Sizes, padded
 from gte_np.kernels.runtime.program import Buffers, Rows, Words, write_program
 from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.matrix_units import BFLOAT16_DEPTH, UNIT_ROWS
 from gte_np.kernels.targets.target import CACHE_LINE, LANES
 
-# Rows are so much farther apart than they are long, in values: a cache line. Rows of 4 KB, say, would all compete for
-# the same few places of the nearest cache.
-_GAP = 16
-
 
 def stride_of(width: int) -> int:
     """How far rows of this width lie apart."""
-    return width + _GAP
+    return width + ROW_GAP
 
 
 def attention_scratch(keys: int, head_width: int, weight_format: WeightFormat, target: Target) -> int:

@@ -1,0 +1,14 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+
+def table(header: list[str], rows: list[list[str]], left: int = 1) -> str:
+    """A table whose first columns are aligned to the left and the others to the right."""
+    alignment = ["---"] * left + ["---:"] * (len(header) - left)
+    return "".join(f"| {' | '.join(line)} |\n" for line in (header, alignment, *rows))
+
+
+def short(value: float) -> str:
+    """With one digit behind the point, if it is small."""
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
