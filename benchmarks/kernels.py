@@ -29,6 +29,7 @@ from gte_np.kernels.language.types import LANES, Pointer, float32, kernel, panel
 from gte_np.kernels.operations import attention, attention_head, layer_norm, program
 from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at
+from gte_np.kernels.operations.records import ROW_GAP
 from gte_np.kernels.runtime.feature_order import order_panels, order_rows
 from gte_np.kernels.runtime.kernel_functions import function
 from gte_np.kernels.runtime.workspace import stride_of
@@ -51,7 +52,7 @@ def linear_of_words(
 ) -> None:  # fmt: skip
     """A linear layer with packed weights, all of whose panels have the same constants."""
     width = panel_width(weights)
-    operand, out_stride = Operand(Matrix(x, stride), factors), panels * width + 16
+    operand, out_stride = Operand(Matrix(x, stride), factors), panels * width + ROW_GAP
     for panel in range(panels):
         weight = offset(weights, panel * width * steps)
         linear = Linear(weight, constants, constants, 0, steps)
@@ -72,7 +73,7 @@ def linear(
     rows: int, x: Pointer, x_stride: int, weights: Pointer, depth: int, out: Pointer, panels: int, scratch: Pointer
 ) -> None:
     """A linear layer with float16 weights; its bias is what lies at the beginning of `out`."""
-    out_stride = panels * panel_width(weights) + 16
+    out_stride = panels * panel_width(weights) + ROW_GAP
     _linear(
         rows, Matrix(x, x_stride), weights, depth, out, Matrix(offset(out, out_stride), out_stride), panels, scratch
     )
@@ -85,7 +86,7 @@ def attend(
     for number in range(heads):
         query = Matrix(offset(qkv, number * size), stride)
         key, value = matrix_at(query, 0, heads * size), matrix_at(query, 0, 2 * heads * size)
-        context = Matrix(offset(out, number * size), heads * size + 16)
+        context = Matrix(offset(out, number * size), heads * size + ROW_GAP)
         head = attention_head.Head(tokens, tokens, query, key, value, context, size, size)
         attention.attend(weights, head, scratch)
 

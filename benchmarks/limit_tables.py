@@ -1,4 +1,4 @@
-"""The tables of RESULTS.md that compare the engine with the processor: limits, scaling and many cores."""
+"""What RESULTS.md has of limits, scaling and many cores, and the README of limits."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ Results = dict[str, Any]
 
 
 def limits_sentence(results: Results) -> str:
-    """What the README says of `limits`: the shares of a few workloads in float32, of each model."""
-    texts, batch = (
-        [f"{model['float32'][workload]['call_percent'][1]:.0f}" for model in results["models"].values()]
+    """What the README says of `limits`: the shares of a few workloads in float32."""
+    models = results["models"]
+    text, batch = (
+        listed([f"{model['float32'][workload]['call_percent'][1]:.0f}" for model in models.values()])
         for workload in ("1 x 12", "16 x 128")
     )
     return (
-        f"\nIn float32, the models reach {listed(texts)} % of [what the processor allows]"
-        f"(benchmarks/README.md#limits) for a text of 12 tokens, and {listed(batch)} % for 16 of 128.\n"
+        f"\nMeasured without other engines in between, {listed(list(models))} in float32 reach {text} % of "
+        f"[what the processor allows](benchmarks/README.md#limits) for a text of 12 tokens, and {batch} % for 16 "
+        "texts of 128 tokens.\n"
     )
 
 
 def listed(values: Sequence[str]) -> str:
     """One, two and three."""
-    return f"{', '.join(values[:-1])} and {values[-1]}"
+    *others, last = values
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def limits_table(model: Results) -> str:
@@ -33,47 +36,38 @@ def limits_table(model: Results) -> str:
     for dtype, workloads in model.items():
         for workload, figures in workloads.items():
             bound = "memory" if figures["memory_share"] > 0.5 else "arithmetic"
-            times = [f"{figures[name]:.2f}" for name in ("limit_ms", "encoder_ms", "call_ms")]
-            shares = [percents(figures[name]) for name in ("encoder_percent", "call_percent")]
-            rows.append([dtype, workload, bound, times[0], times[1], shares[0], times[2], shares[1]])
-    header = ["dtype", "workload", "bound by", "limit, ms", "encoder, ms", "% of limit", "call, ms", "% of limit"]
-    return table(header, rows, left=3)
-
-
-def percents(quartiles: Sequence[float]) -> str:
-    """The median, and the other quartiles in parentheses."""
-    low, median, high = quartiles
-    return f"{median:.0f} ({low:.0f} to {high:.0f})"
+            row = [dtype, workload, bound, f"{figures['limit_ms']:.2f}"]
+            for part in ("encoder", "call"):
+                low, median, high = figures[f"{part}_percent"]
+                row += [f"{figures[f'{part}_ms']:.2f}", f"{median:.0f} ({low:.0f} to {high:.0f})"]
+            rows.append(row)
+    header = ["dtype", "workload", "bound by", "limit, ms", "encoder, ms", "limit / encoder, %"]
+    return table([*header, "call, ms", "limit / call, %"], rows, left=3)
 
 
 def scaling_table(figures: Sequence[Results]) -> str:
     """Milliseconds of each workload, and the share of the peak of multiply-adds, with each number of threads."""
-    threads = sorted({figure["threads"] for figure in figures})
     rows: dict[str, list[str]] = {}
-    for figure in sorted(figures, key=lambda figure: figure["threads"]):
-        row = rows.setdefault(f"{figure['texts']} x {figure['tokens']}", [])
-        row += [short(figure["seconds"] * 1e3), f"{figure['of_limit']:.0%}"]
-    header = ["milliseconds", *(cell for count in threads for cell in (threads_of(count), "of the peak"))]
+    header = ["milliseconds"]
+    for threads in sorted({figure["threads"] for figure in figures}):
+        header += ["1 thread" if threads == 1 else f"{threads} threads", "of the peak"]
+        for figure in figures:
+            if figure["threads"] == threads:
+                row = rows.setdefault(f"{figure['texts']} x {figure['tokens']}", [])
+                row += [short(figure["seconds"] * 1e3), f"{100 * figure['of_limit']:.0f} %"]
     return table(header, [[workload, *cells] for workload, cells in rows.items()])
-
-
-def threads_of(count: int) -> str:
-    """So many threads, in words."""
-    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def many_cores_table(model: Results) -> str:
     """For each processor and dtype: the predicted milliseconds of the encoder, and when it divides by text."""
     rows = []
     for dtype, figures in model.items():
-        checks = figures["check"].values()
-        rows.append(["two threads here", dtype])
-        rows[-1] += [f"{times['predicted']:g} (measured: {times['measured']:g})" for times in checks]
-        rows[-1] += ["", ""]
+        checks = [f"{times['predicted']:g} (measured: {times['measured']:g})" for times in figures["check"].values()]
+        rows.append(["two threads here", dtype, *checks, "", ""])
         for processor, found in figures["processors"].items():
-            loads, point = found["loads"].values(), found["by_text_from"]
-            rows.append([processor, dtype, *(f"{load['chosen']:g} ({load['chosen_by']})" for load in loads)])
-            rows[-1] += [str(point[name] or "none") for name in ("than_best_team", "chosen")]
+            times = [f"{load['chosen']:g} ({load['chosen_by']})" for load in found["loads"].values()]
+            fewest = [str(found["by_text_from"][name] or "none") for name in ("than_best_team", "chosen")]
+            rows.append([processor, dtype, *times, *fewest])
     workloads = next(iter(model.values()))["check"]
-    header = ["processor", "dtype", *workloads, "by text is faster from", "and chosen from"]
+    header = ["processor", "dtype", *workloads, "fewest texts faster by text", "fewest divided by text"]
     return table(header, rows, left=2)

@@ -10,5 +10,5 @@ def table(header: list[str], rows: list[list[str]], left: int = 1) -> str:
 
 
 def short(value: float) -> str:
-    """With one digit behind the point, if it is small."""
+    """With one digit behind the point below 100, and none from there on."""
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"

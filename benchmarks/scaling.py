@@ -1,8 +1,8 @@
 """How the time of gte_np grows with length, batch and threads: python -m benchmarks.scaling.
 
-gte-small's shape. "of_limit" is the arithmetic of linear layers and attention over the time, against what all threads
-together reach in multiply-adds on registers, measured beside it. The last line is JSON, which is also written to
-benchmarks/results/scaling.json.
+In the shapes of the GTE models. "of_limit" is the arithmetic of linear layers and attention over the time, against
+what all threads together reach in multiply-adds on registers, measured beside it. The last line is JSON, which is
+also written to benchmarks/results/scaling.json.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write RESULTS.md, the README's table and the plots from benchmarks/results: python -m benchmarks.tables.
+"""Write RESULTS.md, what the README has of it, and the plots, from benchmarks/results: python -m benchmarks.tables.
 
 In the README, the text between the two comments that name this script is replaced. The last line of output is JSON:
 the ratios.
@@ -7,7 +7,8 @@ the ratios.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,65 +121,47 @@ def report(results: Results) -> str:
         "Times are medians in milliseconds, for workloads such as `16 x 128`: 16 texts of 128 tokens. `ratio` is the "
         "time of the fastest of the other engines divided by that of gte_np: above 1, gte_np is faster. `runs` is "
         "how often the engine with the fewest runs was measured: where it is 1, the times are those of single runs.",
+        "Each section was measured by a script of its own, so that the same workload has other times in other "
+        "sections: the machine changed in between, and other engines run between two turns of the comparisons. Only "
+        "times of one section can be compared.",
         "## Speed in float32",
         environment(compared),
         f"The very first start, in which the kernels are compiled, took {compared['first_start']:.1f} s.",
-        *model_tables(compared, [FLOAT32]),
+        *model_tables(compared, partial(model_table, comparisons=[FLOAT32])),
         "![Speed of each engine, relative to the fastest engine other than gte_np](results/compare.svg)",
         "## Speed in bfloat16 and int8",
         environment(fewer_bits),
-        *model_tables(fewer_bits, [BFLOAT16, INT8]),
+        *model_tables(fewer_bits, partial(model_table, comparisons=[BFLOAT16, INT8])),
         "## Quality and speed of bfloat16 and int8",
         environment(quality),
         f"The published weights of all-MiniLM-L6-v2 and {quality['sentences']:,} sentences. The vectors are compared "
         "with those of gte_np in float32.",
         quality_table(quality),
         "![Sentences a second, and how many of the nearest ten sentences stay the same](results/quality.svg)",
-        *limit_parts(results["limits"]),
-        *scaling_parts(results["scaling"]),
-        *many_cores_parts(results["many_cores"]),
+        "## The limit of the processor",
+        environment(results["limits"]),
+        "`limit` is the least time that multiply-adds and reading the weights [can take](README.md#limits). The "
+        "percentages are the limit divided by the time of the encoder, and of a whole call: medians of all turns, "
+        "which need not be the quotients of the medians beside them, with the quartiles in parentheses. The "
+        "bandwidth of the memory changed by up to a factor of two between rows, so a limit that is bound by memory "
+        "holds for its own row.",
+        *model_tables(results["limits"], limits_table),
+        "## Length, batch and threads",
+        environment(results["scaling"]),
+        "All in float32, and without leaving out rows of the last layer. `of the peak` is the rate of multiply-adds "
+        "divided by what as many threads reach on registers.",
+        *model_tables(results["scaling"], scaling_table),
+        "## Many cores",
+        environment(results["many_cores"]),
+        "Milliseconds that a [model](README.md#many-cores) predicts for processors that were not at hand, and in "
+        "parentheses how the encoder divides the batch: by text, or by tile among a team of threads. `two threads "
+        "here` is the processor above, with the measured time in parentheses. The last two columns give the smallest "
+        "number of texts of 128 tokens for which dividing by text is faster than the best team (none: for no number "
+        "up to four a core), and the smallest for which the encoder divides by text. A slightly larger number may be "
+        "divided by tile again.",
+        *model_tables(results["many_cores"], many_cores_table),
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
-
-
-def limit_parts(results: Results) -> list[str]:
-    """How near the engine comes to the limit."""
-    parts = [
-        "## The limit of the processor",
-        environment(results),
-        "`limit` is what the multiply-adds and reading the weights [take at least](README.md#limits). The encoder "
-        "and a whole call are compared with it: medians, with the quartiles in parentheses.",
-    ]
-    for model, figures in results["models"].items():
-        parts += [f"### {model}", limits_table(figures)]
-    return parts
-
-
-def scaling_parts(results: Results) -> list[str]:
-    """How time grows with length, batch and threads."""
-    parts = [
-        "## Length, batch and threads",
-        environment(results),
-        "In float32. `of the peak` is the share of the processor's multiply-adds, of so many threads.",
-    ]
-    for model, figures in results["models"].items():
-        parts += [f"### {model}", scaling_table(figures)]
-    return parts
-
-
-def many_cores_parts(results: Results) -> list[str]:
-    """What the model says of other processors."""
-    parts = [
-        "## Many cores",
-        environment(results),
-        "Milliseconds that a [model](README.md#many-cores) predicts for processors that were not at hand, and in "
-        "parentheses how the encoder divides the batch: by text, or by tile among a team of threads. The last "
-        "columns say from how many texts of 128 tokens on dividing by text is faster than the best team (none: not "
-        "up to four for each core), and from how many on the encoder does so.",
-    ]
-    for model, figures in results["models"].items():
-        parts += [f"### {model}", many_cores_table(figures)]
-    return parts
 
 
 def environment(results: Results) -> str:
@@ -191,12 +174,9 @@ def environment(results: Results) -> str:
     )
 
 
-def model_tables(results: Results, comparisons: Sequence[Comparison]) -> list[str]:
+def model_tables(results: Results, table_of: Callable[[Any], str]) -> list[str]:
     """A heading and a table for each model."""
-    parts = []
-    for model, result in results["models"].items():
-        parts += [f"### {model}", model_table(result, comparisons)]
-    return parts
+    return [part for model, figures in results["models"].items() for part in (f"### {model}", table_of(figures))]
 
 
 def model_table(result: Results, comparisons: Sequence[Comparison]) -> str:

@@ -80,7 +80,7 @@ def lanewise(function: Callable[..., Any], target: Target) -> Callable[[Any], An
 
 
 def emitted(emit: Callable[[Emitter, list[ir.Value]], list[ir.Value]]) -> Any:
-    """The function of a vector that is emitted as one of several."""
+    """What is emitted for several vectors, as a function of one."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         return emit(Emitter(builder), list(arguments))[0]
@@ -139,7 +139,7 @@ def test_gelu_within_3e_7_of_x(target_of_width: Target) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 14])
 def test_gelu_of_the_rows_of_a_panel(rows: int, target_of_width: Target) -> None:
-    """Two rows at a time, the last one by itself; each value once, and nothing beside them."""
+    """Two rows at a time, the last of an odd number twice at once; each value once, and nothing beside them."""
 
     def of_block(weights: Pointer, rows: int, out: Pointer, stride: int) -> None:
         gelu_block(weights, rows, Matrix(out, stride))

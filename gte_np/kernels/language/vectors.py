@@ -94,7 +94,7 @@ def polynomial(coefficients: Sequence[float]) -> Any:
 
 
 def emit_polynomial(builder: ir.IRBuilder, coefficients: Sequence[float], vectors: list[ir.Value]) -> list[ir.Value]:
-    """A polynomial of several vectors by Horner's rule, one power of all of them after the other."""
+    """A polynomial of several vectors by Horner's rule, each step for all of them before the next."""
     *others, last = (filled(coefficient) for coefficient in coefficients)
     values = [last] * len(vectors)
     for coefficient in reversed(others):

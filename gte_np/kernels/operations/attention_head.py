@@ -11,7 +11,7 @@ from gte_np.kernels.language.memory import load, store
 from gte_np.kernels.language.types import LANES, Pointer, kernel
 from gte_np.kernels.language.vectors import first_lanes, fma, max_lanes, maximum, splat, sum_lanes
 from gte_np.kernels.operations.functions import exp2
-from gte_np.kernels.operations.matmul import Matrix, matrix_at
+from gte_np.kernels.operations.matmul import Matrix, row_of
 
 _LOWEST = np.float32(np.finfo(np.float32).min)
 _ZERO = np.float32(0)
@@ -49,16 +49,16 @@ def exponentiate_rows(rows: int, scores: Matrix, count: int, scale: np.float32, 
     LANES values behind those of a row may be changed. The order of a sum depends on `count` alone, and `scale` is
     positive.
     """
-    # Those of all rows come first: an exponential waits for its row's, and what is behind it would wait, too.
+    # First the largest score of every row: exponentials wait for it, and would keep the next row from being begun.
     for row in range(rows):
-        sums[row] = largest_of(matrix_at(scores, row, 0).data, count)
+        sums[row] = largest_of(row_of(scores, row), count)
     for row in range(rows):
-        sums[row] = exponentiate(matrix_at(scores, row, 0).data, count, scale, sums[row])
+        sums[row] = exponentiate(row_of(scores, row), count, scale, sums[row])
 
 
 @kernel
 def largest_of(scores: Pointer, count: int) -> np.float32:
-    """The largest of so many scores."""
+    """The largest of so many scores; LANES values behind them are read, but do not count."""
     whole = count // LANES * LANES
     largest = first_lanes(load(scores, whole), count - whole, _LOWEST)
     for index in range(0, whole, LANES):
@@ -68,7 +68,10 @@ def largest_of(scores: Pointer, count: int) -> np.float32:
 
 @kernel
 def exponentiate(scores: Pointer, count: int, scale: np.float32, largest: np.float32) -> np.float32:
-    """Replace each score by exp(scale (score - largest)), so that none overflows, and return their sum."""
+    """Replace each score by exp(scale (score - largest)), so that none overflows, and return their sum.
+
+    LANES values behind the scores may be changed.
+    """
     whole = count // LANES * LANES
     factor = scale * _LOG2_E
     # The rounding of the shift is the same for all, so it is gone when they are divided by their sum.

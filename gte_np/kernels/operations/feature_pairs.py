@@ -50,6 +50,7 @@ from gte_np.kernels.operations.matmul import (
     fields,
     matrix_at,
     operand_at,
+    row_of,
     tiles_of,
 )
 from gte_np.kernels.operations.records import HALF, ORDER_BEGIN, ROW_GAP, WINDOW
@@ -82,7 +83,7 @@ def order_rows(rows: int, x: Matrix, linear: Linear, ordered: Matrix) -> None:
     """
     order = order_of(linear)
     for row in range(rows):
-        source, target = matrix_at(x, row, 0).data, matrix_at(ordered, row, 0).data
+        source, target = row_of(x, row), row_of(ordered, row)
         for step in range(0, linear.steps, LANES):
             numbers = offset(order, ORDER_BEGIN + step)
             shuffle_windows(linear.weight, offset(source, step), numbers, offset(target, step))

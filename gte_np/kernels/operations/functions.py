@@ -45,8 +45,8 @@ def exp2(x: Vector) -> Vector:
 
 def emit_erf(emit: Emitter, vectors: list[ir.Value]) -> list[ir.Value]:
     """The error function within 3e-7 everywhere, as `gte_np.reference.erf.erf` computes it."""
-    builder, limit, least = emit.builder, emit.floats(ERF_LIMIT), emit.floats(-ERF_LIMIT)
-    vectors = [emit_larger(builder, emit_smaller(builder, x, limit), least) for x in vectors]
+    builder, limit, lowest = emit.builder, emit.floats(ERF_LIMIT), emit.floats(-ERF_LIMIT)
+    vectors = [emit_larger(builder, emit_smaller(builder, x, limit), lowest) for x in vectors]
     squares = [builder.fmul(x, x) for x in vectors]
     scaled = [emit.fma(square, emit.floats(2 / ERF_LIMIT**2), emit.floats(-1)) for square in squares]
     ratios = emit_polynomial(builder, ERF_COEFFICIENTS.tolist(), scaled)
@@ -56,7 +56,8 @@ def emit_erf(emit: Emitter, vectors: list[ir.Value]) -> list[ir.Value]:
 def emit_gelu(emit: Emitter, vectors: list[ir.Value]) -> list[ir.Value]:
     """x times the normal distribution's cumulative function at x.
 
-    Each operation waits for the one before, so it is emitted for all vectors, which do not wait for each other.
+    Each operation waits for the one before, so it is emitted for all vectors in turn, which do not wait for each
+    other.
     """
     builder = emit.builder
     erfs = emit_erf(emit, [builder.fmul(x, emit.floats(math.sqrt(0.5))) for x in vectors])
@@ -67,7 +68,10 @@ def emit_gelu(emit: Emitter, vectors: list[ir.Value]) -> list[ir.Value]:
 
 @intrinsic
 def gelu_rows(typing: Any, weights: Any, first: Any, second: Any) -> Any:
-    """Gelu of two rows, as wide as a panel of `weights`, in place; they may be the same one."""
+    """Gelu of two rows, as wide as a panel of `weights`, in place; they may be the same one.
+
+    `weights` is any pointer to packed weights, for its target.
+    """
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         emit = Emitter(builder)

@@ -79,6 +79,12 @@ def matrix_at(matrix: Matrix, row: int, column: int) -> Matrix:
 
 
 @kernel
+def row_of(matrix: Matrix, row: int) -> Pointer:
+    """The pointer to a row."""
+    return offset(matrix.data, row * matrix.stride)
+
+
+@kernel
 def copy_rows(rows: int, source: Matrix, width: int, target: Matrix) -> None:
     """(rows, width) -> (rows, width); the width is a multiple of LANES."""
     for row in range(rows):

@@ -31,6 +31,7 @@ from gte_np.kernels.operations.matmul import (
     first_panel,
     matrix_at,
     operand_at,
+    row_of,
 )
 from gte_np.kernels.targets.matrix_units import TILE, UNIT_ROWS, MatrixUnit
 
@@ -42,7 +43,7 @@ def unit_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Poin
     """(rows, in), the first panel of a linear layer -> (rows, panel width); the depth is a multiple of TILE words."""
     configure_unit(linear.weight)
     sums = Matrix(scratch, panel_width(linear.weight))
-    start = matrix_at(sums, UNIT_ROWS, 0).data
+    start = row_of(sums, UNIT_ROWS)
     for row in range(0, rows, UNIT_ROWS):
         height = smaller(UNIT_ROWS, rows - row)
         multiply_block(height, operand_at(x, row), linear, sums, start, row == 0)
@@ -55,7 +56,7 @@ def multiply_tiles(x: Pointer, weights: Pointer, sums: Pointer) -> None:
     """(UNIT_ROWS, TILE), (TILE, panel width) words -> (UNIT_ROWS, panel width), and a row that is zeros before."""
     configure_unit(weights)
     out = Matrix(sums, panel_width(weights))
-    start = matrix_at(out, UNIT_ROWS, 0).data
+    start = row_of(out, UNIT_ROWS)
     linear = Linear(weights, sums, sums, 0, TILE)
     multiply_block(UNIT_ROWS, Operand(Matrix(x, TILE), x), linear, out, start, False)
     release_unit(weights)

@@ -27,7 +27,16 @@ from gte_np.kernels.operations.attention_head import Head
 from gte_np.kernels.operations.functions import gelu_rows
 from gte_np.kernels.operations.layer_norm import Norm, add_embeddings, add_row, normalize_row
 from gte_np.kernels.operations.linear import linear_panel
-from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, copy_rows, matrix_at, operand_at, panel_of
+from gte_np.kernels.operations.matmul import (
+    Linear,
+    Matrix,
+    Operand,
+    copy_rows,
+    matrix_at,
+    operand_at,
+    panel_of,
+    row_of,
+)
 from gte_np.kernels.operations.records import Operation
 
 Step = Any  # a record of STEP
@@ -109,12 +118,6 @@ def read_by(job: Job) -> Matrix:
 def written_by(job: Job) -> Matrix:
     """The rows that a step writes."""
     return Matrix(floats_at(job.step.out), job.step.out_stride)
-
-
-@kernel
-def row_of(matrix: Matrix, row: int) -> Pointer:
-    """The pointer to a row."""
-    return offset(matrix.data, row * matrix.stride)
 
 
 @kernel

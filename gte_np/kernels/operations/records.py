@@ -13,8 +13,8 @@ import numpy as np
 _SIZE = np.int64
 _ADDRESS = np.int64
 
-# Rows are so much farther apart than they are long, in values: a cache line. Rows of 4 KB, say, would all compete for
-# the same few places of the nearest cache.
+# Values between the end of a row and the beginning of the next: a cache line. Rows of 4 KB, say, would all compete
+# for the same few places of the nearest cache.
 ROW_GAP = 16
 
 

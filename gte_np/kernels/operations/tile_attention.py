@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gte_np.kernels.language.memory import offset, panel_width, tile_rows, transpose_block
 from gte_np.kernels.language.types import LANES, Pointer, kernel
 from gte_np.kernels.operations.attention_head import Head, divide_row, exponentiate_rows, score_scale
-from gte_np.kernels.operations.matmul import Matrix, copy_rows, float32_tile, matrix_at, tiles_of
+from gte_np.kernels.operations.matmul import Matrix, copy_rows, float32_tile, matrix_at, row_of, tiles_of
 
 
 class Scratch(NamedTuple):
@@ -24,7 +24,7 @@ class Scratch(NamedTuple):
 def divided(weights: Pointer, head: Head, memory: Pointer) -> Scratch:
     """Scratch memory, divided."""
     rows, width = tile_rows(weights), head.width
-    # More than keys, see `exponentiate_rows`.
+    # At least one more than keys: `exponentiate_rows` writes behind them.
     columns = (head.keys // panel_width(weights) + 1) * panel_width(weights)
     values = Matrix(offset(memory, columns * width), width)
     scores = Matrix(offset(values.data, head.keys * width), columns + LANES)
@@ -62,8 +62,7 @@ def attend_tile(weights: Pointer, head: Head, scratch: Scratch, row: int, rows: 
         values = matrix_at(scratch.values, 0, column)
         product(weights, rows, scores, values, head.keys, matrix_at(context, 0, column))
     for index in range(rows):
-        out = offset(head.out.data, (row + index) * head.out.stride)
-        divide_row(offset(context.data, index * context.stride), scratch.sums[index], head.width, out)
+        divide_row(row_of(context, index), scratch.sums[index], head.width, row_of(head.out, row + index))
 
 
 @kernel

@@ -30,7 +30,7 @@ from gte_np.kernels.language.types import LANES, Pointer, kernel
 from gte_np.kernels.language.vectors import splat
 from gte_np.kernels.operations.activations import write_operand
 from gte_np.kernels.operations.attention_head import Head, divide_row, exponentiate_rows, score_scale
-from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at
+from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at, row_of
 from gte_np.kernels.operations.matrix_unit import configure_unit, multiply_block, release_unit
 from gte_np.kernels.targets.matrix_units import BFLOAT16_DEPTH, UNIT_ROWS
 
@@ -69,9 +69,9 @@ def divided(weights: Pointer, head: Head, memory: Pointer) -> Scratch:
     keys = Panels(memory, columns, half)
     values = Panels(offset(memory, columns * half), head.width, columns // 2)
     scores = Matrix(offset(values.words, columns * half), columns + LANES)
-    queries = Matrix(matrix_at(scores, UNIT_ROWS, 0).data, half)
-    context = Matrix(matrix_at(queries, UNIT_ROWS, 0).data, head.width)
-    sums = matrix_at(context, UNIT_ROWS, 0).data
+    queries = Matrix(row_of(scores, UNIT_ROWS), half)
+    context = Matrix(row_of(queries, UNIT_ROWS), head.width)
+    sums = row_of(context, UNIT_ROWS)
     zeros = offset(sums, UNIT_ROWS)
     return Scratch(keys, values, scores, queries, context, sums, zeros, offset(zeros, panel))
 
@@ -110,7 +110,7 @@ def pack_values(weights: Pointer, head: Head, scratch: Scratch) -> None:
     """(keys, K) -> `values` in panels, with zeros behind the last key."""
     panel, steps, zero = panel_width(weights), scratch.values.steps, splat(_ZERO)
     for key in range(0, 2 * steps, 2):
-        first, second = matrix_at(head.value, key, 0).data, matrix_at(head.value, key + 1, 0).data
+        first, second = row_of(head.value, key), row_of(head.value, key + 1)
         for feature in range(0, head.width, LANES):
             place = (feature // panel * steps + key // 2) * panel + feature % panel
             of_first = load(first, feature) if key < head.keys else zero
@@ -122,7 +122,7 @@ def pack_values(weights: Pointer, head: Head, scratch: Scratch) -> None:
 def round_rows(weights: Pointer, rows: int, source: Matrix, width: int, words: Matrix) -> None:
     """(rows, width) -> (rows, width / 2) words of bfloat16; the width is a multiple of LANES."""
     for row in range(rows):
-        write_operand(weights, matrix_at(source, row, 0).data, width, Operand(words, words.data), row)
+        write_operand(weights, row_of(source, row), width, Operand(words, words.data), row)
 
 
 @kernel
@@ -132,10 +132,10 @@ def attend_block(weights: Pointer, head: Head, scratch: Scratch, row: int, rows:
     multiply(weights, rows, scratch.queries, scratch.keys, scratch.scores, scratch)
     exponentiate_rows(rows, scratch.scores, head.keys, score_scale(head), scratch.sums)
     for index in range(rows):
-        round_exponentials(weights, matrix_at(scratch.scores, index, 0).data, head.keys, scratch.keys.columns)
+        round_exponentials(weights, row_of(scratch.scores, index), head.keys, scratch.keys.columns)
     multiply(weights, rows, scratch.scores, scratch.values, scratch.context, scratch)
     for index in range(rows):
-        context, out = matrix_at(scratch.context, index, 0).data, matrix_at(head.out, row + index, 0).data
+        context, out = row_of(scratch.context, index), row_of(head.out, row + index)
         divide_row(context, scratch.sums[index], head.width, out)
 
 
