@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.markdown import short, table
-
-Results = dict[str, Any]
+from benchmarks.markdown import Results, short, table
 
 
 def limits_sentence(results: Results) -> str:
@@ -35,14 +33,18 @@ def limits_table(model: Results) -> str:
     rows = []
     for dtype, workloads in model.items():
         for workload, figures in workloads.items():
-            bound = "memory" if figures["memory_share"] > 0.5 else "arithmetic"
-            row = [dtype, workload, bound, f"{figures['limit_ms']:.2f}"]
+            row = [dtype, workload, bound_by(figures), f"{figures['limit_ms']:.2f}"]
             for part in ("encoder", "call"):
                 low, median, high = figures[f"{part}_percent"]
                 row += [f"{figures[f'{part}_ms']:.2f}", f"{median:.0f} ({low:.0f} to {high:.0f})"]
             rows.append(row)
     header = ["dtype", "workload", "bound by", "limit, ms", "encoder, ms", "limit / encoder, %"]
     return table([*header, "call, ms", "limit / call, %"], rows, left=3)
+
+
+def bound_by(figures: Mapping[str, Any]) -> str:
+    """What takes the larger part of a limit."""
+    return "memory" if figures["memory_share"] > 0.5 else "arithmetic"
 
 
 def scaling_table(figures: Sequence[Results]) -> str:

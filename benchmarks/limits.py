@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks import peaks
 from benchmarks.compare import FOLDERS, RESULTS, environment
+from benchmarks.limit_tables import bound_by
 from benchmarks.models import ensure_checkpoint
 from gte_np import BertConfig, EmbeddingModel, TokenBatch
 from gte_np.encoder_interface import EncoderInput
@@ -50,12 +51,12 @@ def main() -> None:
     results: dict[str, Any] = {"environment": environment(options.threads), "models": {}}
     print(HEADER)
     for model in options.models:
-        folder = FOLDERS / MODELS[model]
-        ensure_checkpoint(MODELS[model], folder)
-        by_dtype: dict[str, Any] = {}
-        results["models"][MODELS[model]] = by_dtype
+        name = MODELS[model]
+        folder = FOLDERS / name
+        ensure_checkpoint(name, folder)
+        results["models"][name] = {}
         for dtype in options.dtypes:
-            by_dtype[dtype] = by_workload = {}
+            results["models"][name][dtype] = by_workload = {}
             subject = Subject(folder, dtype, options.threads)
             for workload, lengths in LENGTHS.items():
                 by_workload[workload] = subject.measure(lengths, options.seconds)
@@ -66,12 +67,11 @@ def main() -> None:
 
 def cells(figures: Mapping[str, Any]) -> str:
     """A row of the table, below HEADER."""
-    bound = "memory" if figures["memory_share"] > 0.5 else "arithmetic"
     encoder, call = (
         "{1:.1f} ({0:.1f} to {2:.1f})".format(*figures[name]) for name in ("encoder_percent", "call_percent")
     )
     return (
-        f"{figures['limit_ms']:10.3f}{bound:>12}{figures['encoder_ms']:13.3f}{encoder:>26}"
+        f"{figures['limit_ms']:10.3f}{bound_by(figures):>12}{figures['encoder_ms']:13.3f}{encoder:>26}"
         f"{figures['call_ms']:10.3f}{figures['overhead_ms']:14.3f}{call:>26}"
     )
 

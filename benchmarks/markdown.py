@@ -1,6 +1,10 @@
-"""Tables in Markdown."""
+"""Tables in Markdown, and what they are made of."""
 
 from __future__ import annotations
+
+from typing import Any
+
+Results = dict[str, Any]  # what a benchmark has written
 
 
 def table(header: list[str], rows: list[list[str]], left: int = 1) -> str:

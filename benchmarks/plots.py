@@ -8,7 +8,8 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import MultipleLocator
 
 from benchmarks.compare import RESULTS
-from benchmarks.tables import BFLOAT16, FLOAT32, INT8, Results, with_dtype
+from benchmarks.markdown import Results
+from benchmarks.tables import BFLOAT16, FLOAT32, INT8, with_dtype
 
 OURS = "#0b62c4"
 OTHERS = ("#e69f00", "#009e73", "#cc79a7", "#999999")  # told apart by the colour-blind, too

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.compare import COLD_ROUNDS, RESULTS
 from benchmarks.limit_tables import limits_sentence, limits_table, many_cores_table, scaling_table
-from benchmarks.markdown import short, table
+from benchmarks.markdown import Results, short, table
 from benchmarks.workloads import MIXED_TEXTS
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -32,8 +32,6 @@ AGREEMENT = {
     "top10_overlap": "same of nearest 10",
     "spearman": "Spearman",
 }
-
-Results = dict[str, Any]
 
 
 class Comparison(NamedTuple):
@@ -143,7 +141,7 @@ def report(results: Results) -> str:
         "`limit` is the least time that multiply-adds and reading the weights [can take](README.md#limits). The "
         "percentages are the limit divided by the time of the encoder, and of a whole call: medians of all turns, "
         "which need not be the quotients of the medians beside them, with the quartiles in parentheses. The "
-        "bandwidth of the memory changed by up to a factor of two between rows, so a limit that is bound by memory "
+        "bandwidth of the memory is measured anew for each row, since it changes, so a limit that is bound by memory "
         "holds for its own row.",
         *model_tables(results["limits"], limits_table),
         "## Length, batch and threads",

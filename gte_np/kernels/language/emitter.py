@@ -178,6 +178,22 @@ class Emitter:
         function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
         return self.builder.call(function, [x, y, z])
 
+    def larger(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        """The larger of x and y in each lane; x if that is NaN."""
+        return self.builder.select(self.builder.fcmp_ordered("<", x, y), y, x)
+
+    def smaller(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        """The smaller of x and y in each lane; x if that is NaN."""
+        return self.builder.select(self.builder.fcmp_ordered(">", x, y), y, x)
+
+    def polynomial(self, coefficients: Sequence[float], vectors: list[ir.Value]) -> list[ir.Value]:
+        """A polynomial, lowest power first, of several vectors: each step of Horner's rule for all in turn."""
+        *others, last = (self.floats(coefficient) for coefficient in coefficients)
+        values = [last] * len(vectors)
+        for coefficient in reversed(others):
+            values = [self.fma(value, x, coefficient) for value, x in zip(values, vectors, strict=True)]
+        return values
+
     def repeated(self, first: ir.Value, second: ir.Value) -> ir.Value:
         """Words that are two 64-bit values, four times."""
         pair = ir.Constant(ir.VectorType(INT64, 2), ir.Undefined)

@@ -48,14 +48,12 @@ def _fma(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Val
     return Emitter(builder).fma(x, y, z)
 
 
-def emit_larger(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
-    """The larger of x and y in each lane; x if that is NaN."""
-    return builder.select(builder.fcmp_ordered("<", x, y), y, x)
+def _larger(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    return Emitter(builder).larger(x, y)
 
 
-def emit_smaller(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
-    """The smaller of x and y in each lane; x if that is NaN."""
-    return builder.select(builder.fcmp_ordered(">", x, y), y, x)
+def _smaller(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    return Emitter(builder).smaller(x, y)
 
 
 def _scale_by_power_of_two(builder: ir.IRBuilder, x: ir.Value, exponent: ir.Value) -> ir.Value:
@@ -65,8 +63,8 @@ def _scale_by_power_of_two(builder: ir.IRBuilder, x: ir.Value, exponent: ir.Valu
 
 
 fma = _lanewise(_fma, 3)
-maximum = _lanewise(emit_larger, 2)
-minimum = _lanewise(emit_smaller, 2)
+maximum = _lanewise(_larger, 2)  # of x and y; x if that is NaN
+minimum = _lanewise(_smaller, 2)
 # x times 2^n, where `exponent` has the whole number n in its lowest bits, and the result is a normal number.
 scale_by_power_of_two = _lanewise(_scale_by_power_of_two, 2)
 
@@ -90,16 +88,7 @@ _operator(operator.mul, ir.IRBuilder.fmul)
 
 def polynomial(coefficients: Sequence[float]) -> Any:
     """A function of a vector: the polynomial with these coefficients, lowest first."""
-    return _lanewise(lambda builder, x: emit_polynomial(builder, coefficients, [x])[0], 1)
-
-
-def emit_polynomial(builder: ir.IRBuilder, coefficients: Sequence[float], vectors: list[ir.Value]) -> list[ir.Value]:
-    """A polynomial of several vectors by Horner's rule, each step for all of them before the next."""
-    *others, last = (filled(coefficient) for coefficient in coefficients)
-    values = [last] * len(vectors)
-    for coefficient in reversed(others):
-        values = [_fma(builder, value, x, coefficient) for value, x in zip(values, vectors, strict=True)]
-    return values
+    return _lanewise(lambda builder, x: Emitter(builder).polynomial(coefficients, [x])[0], 1)
 
 
 @intrinsic
@@ -154,5 +143,5 @@ def _fold(combine: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]) -> An
 
 
 sum_lanes = _fold(ir.IRBuilder.fadd)
-max_lanes = _fold(emit_larger)
-min_lanes = _fold(emit_smaller)
+max_lanes = _fold(_larger)
+min_lanes = _fold(_smaller)

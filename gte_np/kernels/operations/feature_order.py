@@ -138,16 +138,15 @@ def find_fours(sizes: Pointer, count: int, attempt: int) -> tuple[int, int]:
             for other in range(_FEATURES):
                 if place // 4 != other // 4 and excesses[place // 4] > _ZERO:
                     features = exchange(sizes, count, features, place, other)
-    safe, order = 0, 0
+    safe, others, order = 0, 0, 0
     for four in range(4):
         if excesses[four] == _ZERO:
-            order |= (features >> 16 * four & 0xFFFF) << 16 * safe
+            place = safe
             safe += 1
-    place = safe
-    for four in range(4):
-        if excesses[four] > _ZERO:
-            order |= (features >> 16 * four & 0xFFFF) << 16 * place
-            place += 1
+        else:
+            others += 1
+            place = 4 - others
+        order |= (features >> 16 * four & 0xFFFF) << 16 * place
     return safe, order
 
 

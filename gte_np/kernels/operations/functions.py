@@ -12,15 +12,7 @@ from numba.extending import intrinsic
 
 from gte_np.kernels.language.emitter import ROUNDER, Emitter
 from gte_np.kernels.language.types import LANES, Vector, kernel
-from gte_np.kernels.language.vectors import (
-    emit_larger,
-    emit_polynomial,
-    emit_smaller,
-    maximum,
-    polynomial,
-    scale_by_power_of_two,
-    splat,
-)
+from gte_np.kernels.language.vectors import maximum, polynomial, scale_by_power_of_two, splat
 from gte_np.reference.erf import ERF_COEFFICIENTS, ERF_LIMIT
 
 # 2^x = 2^n 2^r, with n whole and |r| <= 1/2. Of all polynomials of degree 5 with value 1 at 0, this one has the least
@@ -46,10 +38,10 @@ def exp2(x: Vector) -> Vector:
 def emit_erf(emit: Emitter, vectors: list[ir.Value]) -> list[ir.Value]:
     """The error function within 3e-7 everywhere, as `gte_np.reference.erf.erf` computes it."""
     builder, limit, lowest = emit.builder, emit.floats(ERF_LIMIT), emit.floats(-ERF_LIMIT)
-    vectors = [emit_larger(builder, emit_smaller(builder, x, limit), lowest) for x in vectors]
+    vectors = [emit.larger(emit.smaller(x, limit), lowest) for x in vectors]
     squares = [builder.fmul(x, x) for x in vectors]
     scaled = [emit.fma(square, emit.floats(2 / ERF_LIMIT**2), emit.floats(-1)) for square in squares]
-    ratios = emit_polynomial(builder, ERF_COEFFICIENTS.tolist(), scaled)
+    ratios = emit.polynomial(ERF_COEFFICIENTS.tolist(), scaled)
     return [builder.fmul(ratio, x) for ratio, x in zip(ratios, vectors, strict=True)]
 
 
