@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
 from gte_np.kernels.language.types import (
     BYTE_POINTER,
+    FLOAT,
     FLOATS,
     INT8,
     INT32,
@@ -129,6 +131,40 @@ class Emitter:
         to_read, second_cache, data = INT32(0), INT32(2), INT32(1)
         self.call_instruction("llvm.prefetch.p0i8", address, to_read, second_cache, data)
 
+    # --- loops ----------------------------------------------------------------------------------------------------
+
+    def loop(
+        self,
+        turns: ir.Value,
+        start: Sequence[ir.Value],
+        body: Callable[[ir.Value, list[ir.Value]], list[ir.Value]],
+        *,
+        unroll: bool,
+    ) -> list[ir.Value]:
+        """Emit a loop of one turn or more: `start`, and what `body` makes of it and the number of each turn.
+
+        `unroll` lets LLVM unroll it.
+        """
+        builder = self.builder
+        before, loop = builder.block, builder.append_basic_block("loop")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        turn = builder.phi(INT64)
+        turn.add_incoming(INT64(0), before)
+        phis = [builder.phi(value.type) for value in start]
+        found = body(turn, list(phis))
+        for phi, first, following in zip(phis, start, found, strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(following, loop)
+        next_turn = builder.add(turn, INT64(1))
+        turn.add_incoming(next_turn, loop)
+        after = builder.append_basic_block("after")
+        repeat = builder.cbranch(builder.icmp_signed("<", next_turn, turns), loop, after)
+        if not unroll:
+            self.forbid_unrolling(repeat)
+        builder.position_at_end(after)
+        return found
+
     def forbid_unrolling(self, branch: ir.Instruction) -> None:
         """Keep LLVM from unrolling the loop that a branch closes."""
         module = self.builder.module
@@ -186,14 +222,6 @@ class Emitter:
         """The smaller of x and y in each lane; x if that is NaN."""
         return self.builder.select(self.builder.fcmp_ordered(">", x, y), y, x)
 
-    def polynomial(self, coefficients: Sequence[float], vectors: list[ir.Value]) -> list[ir.Value]:
-        """A polynomial, lowest power first, of several vectors: each step of Horner's rule for all in turn."""
-        *others, last = (self.floats(coefficient) for coefficient in coefficients)
-        values = [last] * len(vectors)
-        for coefficient in reversed(others):
-            values = [self.fma(value, x, coefficient) for value, x in zip(values, vectors, strict=True)]
-        return values
-
     def repeated(self, first: ir.Value, second: ir.Value) -> ir.Value:
         """Words that are two 64-bit values, four times."""
         pair = ir.Constant(ir.VectorType(INT64, 2), ir.Undefined)
@@ -243,6 +271,11 @@ class Emitter:
         """A pointer to bytes that never change, by a name of their own."""
         value = ir.Constant(ir.ArrayType(INT8, len(content)), bytearray(content))
         return self.as_bytes(cgutils.global_constant(self.builder, name, value))
+
+    def constant_floats(self, name: str, values: Sequence[np.float32]) -> ir.Value:
+        """A pointer to float32 values that never change, by a name of their own."""
+        content = np.array(values, np.float32).tobytes()
+        return self.builder.bitcast(self.constant_bytes(name, content), FLOAT.as_pointer())
 
     def _call(self, name: str, arguments: list[ir.Value], lanes: int, result: ir.VectorType | None) -> ir.Value:
         kind = arguments[0].type if result is None else ir.VectorType(result.element, result.count * lanes // LANES)

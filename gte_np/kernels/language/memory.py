@@ -143,7 +143,9 @@ def _transpose(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
 # --- what the type of a pointer to packed weights tells, known when the kernel is compiled ------------------------
 
 
-def _known(answer: Callable[[PanelType], int]) -> Any:
+def known(answer: Callable[[PanelType], int]) -> Any:
+    """A function of a pointer to packed weights, whose answer is a constant in compiled code."""
+
     def typed(typing: Any, weights: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             return INT64(answer(weights.dtype))
@@ -153,9 +155,9 @@ def _known(answer: Callable[[PanelType], int]) -> Any:
     return intrinsic(typed)
 
 
-panel_width = _known(lambda panel: panel.target.panel)  # output features of a panel
-tile_rows = _known(lambda panel: panel.target.tile_rows)  # the most rows of a tile of float32
-product_rows = _known(lambda panel: panel.format.tile_rows(panel.target))  # of a tile of products in the format
+panel_width = known(lambda panel: panel.target.panel)  # output features of a panel
+tile_rows = known(lambda panel: panel.target.tile_rows)  # the most rows of a tile of float32
+product_rows = known(lambda panel: panel.format.tile_rows(panel.target))  # of a tile of products in the format
 
 
 @intrinsic

@@ -88,7 +88,14 @@ _operator(operator.mul, ir.IRBuilder.fmul)
 
 def polynomial(coefficients: Sequence[float]) -> Any:
     """A function of a vector: the polynomial with these coefficients, lowest first."""
-    return _lanewise(lambda builder, x: Emitter(builder).polynomial(coefficients, [x])[0], 1)
+
+    def horner(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:
+        *others, value = map(filled, coefficients)
+        for coefficient in reversed(others):
+            value = Emitter(builder).fma(value, x, coefficient)
+        return value
+
+    return _lanewise(horner, 1)
 
 
 @intrinsic

@@ -21,7 +21,7 @@ cannot all be paired, its products are computed twice: with the low seven bits o
 
 The *order* of a panel is int32 words behind its constants:
 
-    how many halves are repeated, and how many are not fours
+    how many halves are repeated, and how many are not fours, in a cache line
     for each window, the numbers of its 16 features, four in a word
     for each place in the panel, the number of the half that lies there
     for each half, its place

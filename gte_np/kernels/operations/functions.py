@@ -9,10 +9,13 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from gte_np.kernels.language.emitter import ROUNDER, Emitter
-from gte_np.kernels.language.types import LANES, Vector, kernel
+from gte_np.kernels.language.memory import known
+from gte_np.kernels.language.types import INT64, LANES, Vector, kernel
 from gte_np.kernels.language.vectors import maximum, polynomial, scale_by_power_of_two, splat
+from gte_np.kernels.targets import Target
 from gte_np.reference.erf import ERF_COEFFICIENTS, ERF_LIMIT
 
 # 2^x = 2^n 2^r, with n whole and |r| <= 1/2. Of all polynomials of degree 5 with value 1 at 0, this one has the least
@@ -25,6 +28,15 @@ _EXP2_SERIES = polynomial(EXP2_COEFFICIENTS)
 _ROUNDER = np.float32(ROUNDER)
 EXP2_LOWEST = np.float32(-126.0)  # 2 to it is the smallest normal number
 EXP2_HIGHEST = np.float32(127.0)
+
+_GELU_REGISTERS = 8  # of values at once: with fewer, their steps would wait for each other
+
+
+def _rows_of_gelu(target: Target) -> int:
+    return _GELU_REGISTERS * target.vector_width // target.panel
+
+
+rows_of_gelu = known(lambda panel: _rows_of_gelu(panel.target))  # how many rows `gelu_rows` takes at once
 
 
 @kernel
@@ -41,15 +53,32 @@ def emit_erf(emit: Emitter, vectors: list[ir.Value]) -> list[ir.Value]:
     vectors = [emit.larger(emit.smaller(x, limit), lowest) for x in vectors]
     squares = [builder.fmul(x, x) for x in vectors]
     scaled = [emit.fma(square, emit.floats(2 / ERF_LIMIT**2), emit.floats(-1)) for square in squares]
-    ratios = emit.polynomial(ERF_COEFFICIENTS.tolist(), scaled)
+    ratios = _emit_polynomial(emit, "erf_coefficients", ERF_COEFFICIENTS, scaled)
     return [builder.fmul(ratio, x) for ratio, x in zip(ratios, vectors, strict=True)]
+
+
+def _emit_polynomial(
+    emit: Emitter, name: str, coefficients: NDArray[np.float32], vectors: list[ir.Value]
+) -> list[ir.Value]:
+    """A polynomial, lowest power first, of several vectors, by a constant of this name.
+
+    Each step of Horner's rule waits for the one before. A loop does a step for all vectors in turn; without it, LLVM
+    would put all steps of the first vector before those of the second.
+    """
+    highest, *others = coefficients[::-1]
+    table = emit.constant_floats(name, others)
+
+    def step(number: ir.Value, values: list[ir.Value]) -> list[ir.Value]:
+        coefficient = emit.broadcast(emit.builder.load(emit.at(table, number)))
+        return [emit.fma(value, x, coefficient) for value, x in zip(values, vectors, strict=True)]
+
+    return emit.loop(INT64(len(others)), [emit.floats(float(highest))] * len(vectors), step, unroll=False)
 
 
 def emit_gelu(emit: Emitter, vectors: list[ir.Value]) -> list[ir.Value]:
     """x times the normal distribution's cumulative function at x.
 
-    Each operation waits for the one before, so it is emitted for all vectors in turn, which do not wait for each
-    other.
+    Each operation waits for the one before, so it is done for all vectors in turn, which do not wait for each other.
     """
     builder = emit.builder
     erfs = emit_erf(emit, [builder.fmul(x, emit.floats(math.sqrt(0.5))) for x in vectors])
@@ -59,18 +88,22 @@ def emit_gelu(emit: Emitter, vectors: list[ir.Value]) -> list[ir.Value]:
 
 
 @intrinsic
-def gelu_rows(typing: Any, weights: Any, first: Any, second: Any) -> Any:
-    """Gelu of two rows, as wide as a panel of `weights`, in place; they may be the same one.
+def gelu_rows(typing: Any, weights: Any, data: Any, stride: Any, rows: Any) -> Any:
+    """Gelu of the first rows of so many, as wide as a panel of `weights`, in place: of `rows_of_gelu`, if there are.
 
     `weights` is any pointer to packed weights, for its target.
     """
+    target = weights.dtype.target
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        emit = Emitter(builder)
-        columns = range(0, weights.dtype.target.panel, LANES)
-        places = [emit.at(row, column) for row in arguments[1:] for column in columns]
+        emit, (_, row, step, count) = Emitter(builder), arguments
+        places = []
+        for number in range(_rows_of_gelu(target)):
+            places += [emit.at(row, column) for column in range(0, target.panel, LANES)]
+            is_last = builder.icmp_signed(">=", INT64(number + 1), count)  # then it is done again, at once
+            row = emit.at(row, builder.select(is_last, INT64(0), step))
         for value, place in zip(emit_gelu(emit, [emit.load_floats(place) for place in places]), places, strict=True):
             emit.store_floats(value, place)
         return context.get_dummy_value()
 
-    return types.void(weights, first, second), codegen
+    return types.void(weights, data, types.intp, types.intp), codegen

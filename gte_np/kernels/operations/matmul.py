@@ -278,26 +278,15 @@ class Product:
 
     def loop(self, emit: Emitter, start: list[list[Any]]) -> list[list[Any]]:
         """Emit the loop over all steps for one number of rows: accumulators, row by row, before and after."""
-        builder = emit.builder
-        x_rows = self.x_rows(emit, len(start))
-        before, loop = builder.block, builder.append_basic_block("loop")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        step = builder.phi(INT64)
-        step.add_incoming(INT64(0), before)
-        accumulators = [[builder.phi(value.type) for value in row] for row in start]
-        sums = self.one_step(emit, step, x_rows, accumulators)
-        for phi, first, following in zip(_flat(accumulators), _flat(start), _flat(sums), strict=True):
-            phi.add_incoming(first, before)
-            phi.add_incoming(following, loop)
-        next_step = builder.add(step, INT64(1))
-        step.add_incoming(next_step, loop)
-        after = builder.append_basic_block("after")
-        repeat = builder.cbranch(builder.icmp_signed("<", next_step, self.steps), loop, after)
-        if 2 * len(start) > self.panel.tile_rows:  # it fills the registers: unrolled, it would spill
-            emit.forbid_unrolling(repeat)
-        builder.position_at_end(after)
-        return sums
+        x_rows, vectors = self.x_rows(emit, len(start)), len(start[0])
+
+        def step(number: ir.Value, accumulators: list[ir.Value]) -> list[ir.Value]:
+            rows = [accumulators[first : first + vectors] for first in range(0, len(accumulators), vectors)]
+            return _flat(self.one_step(emit, number, x_rows, rows))
+
+        fills_registers = 2 * len(start) > self.panel.tile_rows  # unrolled, it would spill
+        sums = emit.loop(self.steps, _flat(start), step, unroll=not fills_registers)
+        return [sums[first : first + vectors] for first in range(0, len(sums), vectors)]
 
     def x_rows(self, emit: Emitter, count: int) -> list[Any]:
         """Pointers to the first rows of x."""

@@ -24,7 +24,7 @@ from gte_np.kernels.language.types import Pointer, kernel
 from gte_np.kernels.operations.activations import write_operand
 from gte_np.kernels.operations.attention import attend
 from gte_np.kernels.operations.attention_head import Head
-from gte_np.kernels.operations.functions import gelu_rows
+from gte_np.kernels.operations.functions import gelu_rows, rows_of_gelu
 from gte_np.kernels.operations.layer_norm import Norm, add_embeddings, add_row, normalize_row
 from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import (
@@ -176,8 +176,8 @@ def linear_task(job: Job, task: int) -> None:
 @kernel
 def gelu_block(weights: Pointer, rows: int, block: Matrix) -> None:
     """Gelu of (rows, panel width) values, in place: they were written just before."""
-    for row in range(0, rows, 2):
-        gelu_rows(weights, row_of(block, row), row_of(block, smaller(row + 1, rows - 1)))
+    for row in range(0, rows, rows_of_gelu(weights)):
+        gelu_rows(weights, row_of(block, row), block.stride, rows - row)
 
 
 @kernel

@@ -104,10 +104,10 @@ LAYOUT = np.dtype(
 )
 
 # Input features of a panel are put into an order of its own in windows of so many words, and then their halves. The
-# order begins with two words, and has two more for each step.
+# order begins with two words, in a cache line of their own, and has two more for each step.
 WINDOW = 4
 HALF = 2
-ORDER_BEGIN = 2
+ORDER_BEGIN = 16
 
 # Panels in the order of the input features, and their orders, in words: see gte_np.kernels.operations.feature_pairs.
 ORDERING = np.dtype(

@@ -48,7 +48,7 @@ def _parts(orders: NDArray[Any], steps: int) -> _Order:
     ends = ORDER_BEGIN + np.cumsum([0, steps, steps // HALF, steps // HALF])
     begin, numbers, halves, places, _ = np.split(words, ends, axis=1)
     octets = np.ascontiguousarray(numbers).view(np.uint8).reshape(len(words), -1, WINDOW * _OCTETS)
-    return _Order(begin, octets, halves, places)
+    return _Order(begin[:, :2], octets, halves, places)
 
 
 def are_orders(orders: NDArray[Any], steps: int) -> bool:

@@ -13,6 +13,7 @@ reads and writes whole panels; so are the hidden and the intermediate features t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -253,7 +254,8 @@ class PackedWeights:
             for piece in self._pieces(name):
                 values = tensors[f"{piece.name}.bias"].to_float32()[piece.rows]
                 bias[piece.output : piece.output + len(values)] = values
-            constants = np.zeros((width // self.sizes.panel, rows, self.sizes.panel), np.float32)
+            shape = (width // self.sizes.panel, rows, self.sizes.panel)
+            constants = _zeros(math.prod(shape), np.dtype(np.float32)).reshape(shape)
             linears[name] = PackedLinear(start, steps, bias, constants)
             start += steps * width
         return PackedLayer(linears, {name: self._norm(tensors, tensor) for name, tensor in NORMS.items()})
