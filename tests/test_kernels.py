@@ -139,7 +139,7 @@ def test_gelu_within_3e_7_of_x(target_of_width: Target) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 14])
 def test_gelu_of_the_rows_of_a_panel(rows: int, target_of_width: Target) -> None:
-    """Two rows at a time, the last of an odd number twice at once; each value once, and nothing beside them."""
+    """A few rows at a time, the last one again where there are fewer; each value once, and nothing beside them."""
 
     def of_block(weights: Pointer, rows: int, out: Pointer, stride: int) -> None:
         gelu_block(weights, rows, Matrix(out, stride))

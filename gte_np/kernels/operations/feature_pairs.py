@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -39,7 +39,7 @@ from numba.extending import intrinsic
 
 from gte_np.formats.weight_format import DotProductStep
 from gte_np.kernels.language.emitter import Emitter
-from gte_np.kernels.language.memory import offset
+from gte_np.kernels.language.memory import offset, panel_width, smaller
 from gte_np.kernels.language.types import INT32, INT64, LANES, OCTETS, Pointer, kernel, pointer_to
 from gte_np.kernels.operations.matmul import (
     Linear,
@@ -58,6 +58,16 @@ from gte_np.kernels.operations.records import HALF, ORDER_BEGIN, ROW_GAP, WINDOW
 Vectors = list[list[ir.Value]]  # row by row
 
 _FEATURES = 4 * WINDOW
+# Of a panel, at most. If the first tile alone asked for the next panel's weights, memory would have no work for the
+# rest of the time; and to ask for less than a cache line at a time costs as much as for all of it.
+_ASKING_TILES = 4
+
+
+class Ahead(NamedTuple):
+    """Weights that are asked for while others are multiplied: the first, and how many words for each half."""
+
+    weight: Pointer
+    words: int
 
 
 @kernel
@@ -72,7 +82,18 @@ def ordered_tiles(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: P
         height = rows * (tile + 1) // tiles - row
         here = operand_at(x, row)
         order_rows(height, here.words, linear, ordered)
-        ordered_tile(height, Operand(ordered, here.factors), linear, matrix_at(out, row, 0))
+        ahead = asked_by(tile, smaller(tiles, _ASKING_TILES), linear)
+        ordered_tile(height, Operand(ordered, here.factors), linear, matrix_at(out, row, 0), ahead)
+
+
+@kernel
+def asked_by(tile: int, asking: int, linear: Linear) -> Ahead:
+    """What a tile asks for: its part of the next panel, if it is one of the first, or what it reads itself."""
+    width = panel_width(linear.weight)
+    words = linear.steps * width
+    if tile < asking:
+        return Ahead(offset(linear.weight, words + words * tile // asking), (HALF * width + asking - 1) // asking)
+    return Ahead(linear.weight, HALF * width)
 
 
 @kernel
@@ -141,22 +162,23 @@ def divide_half(typing: Any, low: Any, distance: Any) -> Any:
 
 
 @intrinsic
-def ordered_tile(typing: Any, rows: Any, x: Any, linear: Any, out: Any) -> Any:
+def ordered_tile(typing: Any, rows: Any, x: Any, linear: Any, out: Any, ahead: Any) -> Any:
     """(rows, in) Operand in the windows' order, the first panel of a Linear -> (rows, panel width) Matrix."""
     packed = linear.types[0].dtype
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        count, operand, layer, target = arguments
+        count, operand, layer, target, following = arguments
         emit, (words, factors) = Emitter(builder, packed.target), fields(builder, operand, 2)
         weight, bias, constants, _, steps = fields(builder, layer, 5)
         order = _order_behind(emit, packed, constants)
         panel = _OrderedPanel(packed, weight, INT64(packed.target.panel), bias, constants, order, steps)
         step = packed.format.step(packed.target)
-        product = _OrderedProduct(step, panel, fields(builder, words, 2), factors, steps, widened=None)
+        x_words, asked = fields(builder, words, 2), fields(builder, following, 2)
+        product = _OrderedProduct(step, panel, x_words, factors, steps, None, asked)
         product.emit_tiles(emit, count, fields(builder, target, 2))
         return context.get_dummy_value()
 
-    return types.void(types.intp, x, linear, out), codegen
+    return types.void(types.intp, x, linear, out, ahead), codegen
 
 
 @dataclass
@@ -192,6 +214,7 @@ class _OrderedProduct(Product):
 
     step: DotProductStep
     panel: _OrderedPanel
+    ahead: list[ir.Value]
 
     def loop(self, emit: Emitter, start: Vectors) -> Vectors:
         """Emit the loops over the halves, of pairs, the repeated ones twice, and of fours."""
@@ -217,7 +240,8 @@ class _OrderedProduct(Product):
         builder, panel = emit.builder, self.panel
         first_step, offset_of_x = (builder.shl(value, INT64(1)) for value in (place, panel.half_at(emit, place)))
         steps = [first_step, builder.add(first_step, INT64(1))]
-        panel.prefetch(emit, panel.weight_at(emit, first_step, 0), HALF)
+        asked, words = self.ahead
+        panel.prefetch(emit, emit.at(asked, builder.mul(place, words)), HALF, distance=0)
         weights = [[self.step.load_weights(emit, panel, step, first) for step in steps] for first in panel.vectors]
         found = []
         for row, totals in zip(x_rows, sums, strict=True):

@@ -218,10 +218,10 @@ class Panel:
         start = emit.at(self.constants, emit.builder.mul(row, INT64(self.width)))
         return emit.load_floats(emit.at(start, first))
 
-    def prefetch(self, emit: Emitter, start: ir.Value, steps: int) -> None:
-        """Ask for the words of so many steps, PREFETCH_BYTES behind `start`."""
+    def prefetch(self, emit: Emitter, start: ir.Value, steps: int, distance: int = PREFETCH_BYTES) -> None:
+        """Ask for the words of so many steps, so many bytes behind `start`."""
         for line in range(0, steps * self.width * self.packed.format.word.itemsize, CACHE_LINE):
-            emit.prefetch(start, PREFETCH_BYTES + line)
+            emit.prefetch(start, distance + line)
 
     def store_row(self, emit: Emitter, vectors: list[ir.Value], pointer: ir.Value) -> None:
         """Write a row of float32 vectors, one for each of `self.vectors`."""
