@@ -22,6 +22,8 @@ from gte_np.kernels.language.types import (
 )
 from gte_np.kernels.targets import Target
 
+Rows = list[list[ir.Value]]  # of values that a loop changes
+
 # Adding it leaves the nearest whole number in the low bits of a float32: beyond 2^23 there are no fractions.
 ROUNDER = 1.5 * 2**23
 
@@ -134,14 +136,9 @@ class Emitter:
     # --- loops ----------------------------------------------------------------------------------------------------
 
     def loop(
-        self,
-        turns: ir.Value,
-        start: Sequence[ir.Value],
-        body: Callable[[ir.Value, list[ir.Value]], list[ir.Value]],
-        *,
-        unroll: bool,
-    ) -> list[ir.Value]:
-        """Emit a loop of one turn or more: `start`, and what `body` makes of it and the number of each turn.
+        self, turns: ir.Value, start: Rows, body: Callable[[ir.Value, Rows], Rows], *, unroll: bool = False
+    ) -> Rows:
+        """Emit a loop of one turn or more: what `body` makes of rows of values and the number of each turn.
 
         `unroll` lets LLVM unroll it.
         """
@@ -151,11 +148,12 @@ class Emitter:
         builder.position_at_end(loop)
         turn = builder.phi(INT64)
         turn.add_incoming(INT64(0), before)
-        phis = [builder.phi(value.type) for value in start]
-        found = body(turn, list(phis))
-        for phi, first, following in zip(phis, start, found, strict=True):
-            phi.add_incoming(first, before)
-            phi.add_incoming(following, loop)
+        values = [[builder.phi(value.type) for value in row] for row in start]
+        found = body(turn, values)
+        for phis, firsts, followers in zip(values, start, found, strict=True):
+            for phi, first, following in zip(phis, firsts, followers, strict=True):
+                phi.add_incoming(first, before)
+                phi.add_incoming(following, loop)
         next_turn = builder.add(turn, INT64(1))
         turn.add_incoming(next_turn, loop)
         after = builder.append_basic_block("after")

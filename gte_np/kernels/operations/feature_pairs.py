@@ -38,7 +38,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gte_np.formats.weight_format import DotProductStep
-from gte_np.kernels.language.emitter import Emitter
+from gte_np.kernels.language.emitter import Emitter, Rows
 from gte_np.kernels.language.memory import offset, panel_width, smaller
 from gte_np.kernels.language.types import INT32, INT64, LANES, OCTETS, Pointer, kernel, pointer_to
 from gte_np.kernels.operations.matmul import (
@@ -54,8 +54,6 @@ from gte_np.kernels.operations.matmul import (
     tiles_of,
 )
 from gte_np.kernels.operations.records import HALF, ORDER_BEGIN, ROW_GAP, WINDOW
-
-Vectors = list[list[ir.Value]]  # row by row
 
 _FEATURES = 4 * WINDOW
 # Of a panel, at most. If the first tile alone asked for the next panel's weights, memory would have no work for the
@@ -88,7 +86,10 @@ def ordered_tiles(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: P
 
 @kernel
 def asked_by(tile: int, asking: int, linear: Linear) -> Ahead:
-    """What a tile asks for: its part of the next panel, if it is one of the first, or what it reads itself."""
+    """What a tile asks for: its part of the next panel, if it is one of the first, or what it reads itself.
+
+    That costs nearly nothing, and less than a branch in the loop.
+    """
     width = panel_width(linear.weight)
     words = linear.steps * width
     if tile < asking:
@@ -216,26 +217,26 @@ class _OrderedProduct(Product):
     panel: _OrderedPanel
     ahead: list[ir.Value]
 
-    def loop(self, emit: Emitter, start: Vectors) -> Vectors:
+    def loop(self, emit: Emitter, start: Rows) -> Rows:
         """Emit the loops over the halves, of pairs, the repeated ones twice, and of fours."""
         builder, x_rows = emit.builder, self.x_rows(emit, len(start))
         repeated, first_four = self.panel.number(emit, 0), self.panel.number(emit, 1)
 
-        def pairs(turn: ir.Value, sums: Vectors) -> Vectors:
+        def pairs(turn: ir.Value, sums: Rows) -> Rows:
             is_again = builder.icmp_signed("<", turn, repeated)
             place = builder.sub(turn, builder.select(is_again, INT64(0), repeated))
             distance = builder.select(is_again, self.steps, INT64(0))
             return self.add_half(emit, place, [emit.at(row, distance) for row in x_rows], sums, self.add_pairs)
 
-        def fours(place: ir.Value, sums: Vectors) -> Vectors:
+        def fours(place: ir.Value, sums: Rows) -> Rows:
             return self.add_half(emit, place, x_rows, sums, self.step.dot_product.add_fours)
 
         sums = emit_loop(emit, INT64(0), builder.add(first_four, repeated), start, pairs)
         return emit_loop(emit, first_four, builder.lshr(self.steps, INT64(1)), sums, fours)
 
     def add_half(
-        self, emit: Emitter, place: ir.Value, x_rows: list[Any], sums: Vectors, add: Callable[..., ir.Value]
-    ) -> Vectors:
+        self, emit: Emitter, place: ir.Value, x_rows: list[Any], sums: Rows, add: Callable[..., ir.Value]
+    ) -> Rows:
         """The accumulators after two steps."""
         builder, panel = emit.builder, self.panel
         first_step, offset_of_x = (builder.shl(value, INT64(1)) for value in (place, panel.half_at(emit, place)))
@@ -258,9 +259,12 @@ class _OrderedProduct(Product):
 
 
 def emit_loop(
-    emit: Emitter, first: ir.Value, end: ir.Value, start: Vectors, body: Callable[[ir.Value, Vectors], Vectors]
-) -> Vectors:
-    """Emit a loop over numbers from one to another: what `body` makes of accumulators, turn by turn."""
+    emit: Emitter, first: ir.Value, end: ir.Value, start: Rows, body: Callable[[ir.Value, Rows], Rows]
+) -> Rows:
+    """Emit a loop over numbers from one to another: what `body` makes of accumulators, turn by turn.
+
+    Unlike that of `Emitter.loop`, it may have no turn; other products never do, and would get longer code from it.
+    """
     builder = emit.builder
     before = builder.block
     head, loop, after = (builder.append_basic_block(name) for name in ("head", "loop", "after"))

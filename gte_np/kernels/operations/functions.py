@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from gte_np.kernels.language.emitter import ROUNDER, Emitter
+from gte_np.kernels.language.emitter import ROUNDER, Emitter, Rows
 from gte_np.kernels.language.memory import known
 from gte_np.kernels.language.types import INT64, LANES, Vector, kernel
 from gte_np.kernels.language.vectors import maximum, polynomial, scale_by_power_of_two, splat
@@ -68,11 +68,12 @@ def _emit_polynomial(
     highest, *others = coefficients[::-1]
     table = emit.constant_floats(name, others)
 
-    def step(number: ir.Value, values: list[ir.Value]) -> list[ir.Value]:
+    def step(number: ir.Value, rows: Rows) -> Rows:
         coefficient = emit.broadcast(emit.builder.load(emit.at(table, number)))
-        return [emit.fma(value, x, coefficient) for value, x in zip(values, vectors, strict=True)]
+        return [[emit.fma(value, x, coefficient) for value, x in zip(*rows, vectors, strict=True)]]
 
-    return emit.loop(INT64(len(others)), [emit.floats(float(highest))] * len(vectors), step, unroll=False)
+    [found] = emit.loop(INT64(len(others)), [[emit.floats(float(highest))] * len(vectors)], step)
+    return found
 
 
 def emit_gelu(emit: Emitter, vectors: list[ir.Value]) -> list[ir.Value]:

@@ -278,15 +278,13 @@ class Product:
 
     def loop(self, emit: Emitter, start: list[list[Any]]) -> list[list[Any]]:
         """Emit the loop over all steps for one number of rows: accumulators, row by row, before and after."""
-        x_rows, vectors = self.x_rows(emit, len(start)), len(start[0])
+        x_rows = self.x_rows(emit, len(start))
 
-        def step(number: ir.Value, accumulators: list[ir.Value]) -> list[ir.Value]:
-            rows = [accumulators[first : first + vectors] for first in range(0, len(accumulators), vectors)]
-            return _flat(self.one_step(emit, number, x_rows, rows))
+        def step(number: ir.Value, accumulators: list[list[Any]]) -> list[list[Any]]:
+            return self.one_step(emit, number, x_rows, accumulators)
 
         fills_registers = 2 * len(start) > self.panel.tile_rows  # unrolled, it would spill
-        sums = emit.loop(self.steps, _flat(start), step, unroll=not fills_registers)
-        return [sums[first : first + vectors] for first in range(0, len(sums), vectors)]
+        return emit.loop(self.steps, start, step, unroll=not fills_registers)
 
     def x_rows(self, emit: Emitter, count: int) -> list[Any]:
         """Pointers to the first rows of x."""
@@ -323,7 +321,3 @@ class Product:
         for first, vector in zip(self.panel.vectors, weights, strict=True):
             for number, word in enumerate(vector):
                 emit.store_floats(word, emit.at(kept, number * width + first))
-
-
-def _flat(rows: list[list[Any]]) -> list[Any]:
-    return [value for row in rows for value in row]
