@@ -26,8 +26,8 @@ from gte_np.formats.int8 import INT8
 from gte_np.formats.stored_tensor import StoredTensor
 from gte_np.kernels.language.memory import offset, panel_width
 from gte_np.kernels.language.types import LANES, Pointer, float32, kernel, panel_pointer, pointer_to
-from gte_np.kernels.operations import attention, attention_head, layer_norm, program
-from gte_np.kernels.operations.linear import linear_panel
+from gte_np.kernels.operations import attention, attention_head, layer_norm
+from gte_np.kernels.operations.linear import gelu_block, linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand, matrix_at
 from gte_np.kernels.operations.records import ROW_GAP
 from gte_np.kernels.runtime.feature_order import order_panels, order_rows
@@ -55,7 +55,7 @@ def linear_of_words(
     operand, out_stride = Operand(Matrix(x, stride), factors), panels * width + ROW_GAP
     for panel in range(panels):
         weight = offset(weights, panel * width * steps)
-        linear = Linear(weight, constants, constants, 0, steps)
+        linear = Linear(weight, constants, constants, 0, steps, 0)
         linear_panel(rows, operand, linear, Matrix(offset(out, panel * width), out_stride), scratch)
 
 
@@ -65,7 +65,7 @@ def _linear(
 ) -> None:
     width = panel_width(weights)
     for panel in range(panels):
-        linear = Linear(offset(weights, panel * width * depth), offset(bias, panel * width), bias, 0, depth)
+        linear = Linear(offset(weights, panel * width * depth), offset(bias, panel * width), bias, 0, depth, 0)
         linear_panel(rows, Operand(x, bias), linear, matrix_at(out, 0, panel * width), scratch)
 
 
@@ -94,7 +94,7 @@ def attend(
 def gelu(weights: Pointer, rows: int, x: Pointer, width: int) -> None:
     """Gelu of rows without holes, a panel after the other; `weights` tell the target."""
     for column in range(0, width, panel_width(weights)):
-        program.gelu_block(weights, rows, Matrix(offset(x, column), width))
+        gelu_block(weights, rows, Matrix(offset(x, column), width))
 
 
 def softmax(rows: int, x: Pointer, width: int, sums: Pointer) -> None:

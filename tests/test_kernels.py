@@ -27,9 +27,8 @@ from gte_np.kernels.operations.attention import attend
 from gte_np.kernels.operations.attention_head import Head
 from gte_np.kernels.operations.functions import EXP2_HIGHEST, EXP2_LOWEST, emit_erf, emit_gelu, exp2
 from gte_np.kernels.operations.layer_norm import Norm, add_embeddings, add_row, normalize_row
-from gte_np.kernels.operations.linear import linear_panel
+from gte_np.kernels.operations.linear import gelu_block, linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand
-from gte_np.kernels.operations.program import gelu_block
 from gte_np.kernels.operations.records import LAYOUT
 from gte_np.kernels.runtime.compile import entries
 from gte_np.kernels.runtime.packed_weights import Sizes, padded
@@ -191,7 +190,7 @@ def _linear(
     scratch: Pointer,
 ) -> None:
     operand = Operand(Matrix(x, x_stride), bias)  # float32 has no factors, and no constants
-    linear_panel(rows, operand, Linear(panel, bias, bias, 0, depth), Matrix(out, out_stride), scratch)
+    linear_panel(rows, operand, Linear(panel, bias, bias, 0, depth, 0), Matrix(out, out_stride), scratch)
 
 
 @cache

@@ -15,7 +15,7 @@ from gte_np.formats.bfloat16 import BFLOAT16, round_to_bfloat16
 from gte_np.formats.int8 import FACTORS, INT8, SCALE, quantize_tokens
 from gte_np.kernels.language.types import LANES, Pointer, panel_pointer
 from gte_np.kernels.operations.activations import write_operand
-from gte_np.kernels.operations.linear import linear_panel
+from gte_np.kernels.operations.linear import gelu_block, linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand
 from gte_np.kernels.runtime.compile import entries
 from gte_np.kernels.runtime.feature_order import natural_order, order_panels, order_rows
@@ -180,12 +180,13 @@ def _linear(
     constants: Pointer,
     constant_rows: int,
     steps: int,
+    gelu: int,
     out: Pointer,
     out_stride: int,
     scratch: Pointer,
 ) -> None:
     operand = Operand(Matrix(x, stride), factors)
-    linear = Linear(panel, bias, constants, constant_rows, steps)
+    linear = Linear(panel, bias, constants, constant_rows, steps, gelu)
     linear_panel(rows, operand, linear, Matrix(out, out_stride), scratch)
 
 
@@ -193,16 +194,18 @@ def _linear(
 def linear_of(weight_format: WeightFormat, target: Target) -> Callable[..., None]:
     """`linear_panel` for packed weights."""
     operand = INTEGER, FLOATS, INTEGER, FLOATS
-    linear = panel_pointer(weight_format, target), FLOATS, FLOATS, INTEGER, INTEGER
+    linear = panel_pointer(weight_format, target), FLOATS, FLOATS, INTEGER, INTEGER, INTEGER
     return compiled(_linear, *operand, *linear, FLOATS, INTEGER, FLOATS, target=target)
 
 
 def unused_scratch(depth: int, target: Target) -> Any:
     """Memory for a widened panel, and a row behind it; that of an encoder is at least a panel deep."""
-    return np.full((max(depth, target.panel, UNIT_ROWS + 1) + 1, target.panel), np.nan, np.float32)
+    return np.full((max(depth, target.panel, 2 * UNIT_ROWS + 1) + 1, target.panel), np.nan, np.float32)
 
 
-def product(weight_format: WeightFormat, target: Target, inputs: tuple[Any, ...], scratch: Any = None) -> Any:
+def product(
+    weight_format: WeightFormat, target: Target, inputs: tuple[Any, ...], scratch: Any = None, gelu: bool = False
+) -> Any:
     """What the kernel computes of rows and a panel, (rows, depth) and (depth, panel), both in few bits."""
     x, weights, bias, factors, constants = inputs
     (rows, depth), width = x.shape, target.panel
@@ -221,7 +224,8 @@ def product(weight_format: WeightFormat, target: Target, inputs: tuple[Any, ...]
         constants = np.concatenate([constants, order[0]])
         rows_of_constants = len(constants)
     run = linear_of(weight_format, target)
-    run(rows, source, source.shape[1], factors, panel, bias, constants, rows_of_constants, steps, out, width, scratch)
+    operand, layer = (rows, source, source.shape[1], factors), (bias, constants, rows_of_constants, steps, gelu)
+    run(*operand, panel, *layer, out, width, scratch)
     assert np.isnan(out[-1]).all()
     assert np.isnan(scratch[-1]).all()
     return out[:rows]
@@ -277,6 +281,29 @@ def test_int8_products(depth: int, extreme: bool, target: Target) -> None:
         # Else there is a rounding of a sum, of 4 bytes a product at most, and of it minus zero's part.
         bound = 2.0**-22 * 256 * 127 * depth * inputs[3][:, :1] * inputs[4][0]
         assert (np.abs(found - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("weight_format", [INT8, BFLOAT16], ids=lambda each: each.name)
+@pytest.mark.parametrize("depth", [64, 312, 4096])
+def test_gelu_after_a_product(depth: int, weight_format: WeightFormat, target: Target) -> None:
+    """Whatever computes it, and for however many rows: the same bits as of each value by itself."""
+    inputs_of = int8_inputs if weight_format is INT8 else bfloat16_inputs
+    for rows in row_counts(target):
+        inputs = inputs_of(rows, depth, target)
+        inputs[-1][0] *= 2.0**-18  # the scales of weights in int8, so that results are small
+        expected = product(weight_format, target, inputs)
+        gelu(target)(0, rows, expected, expected.shape[1])
+        assert same_bits(product(weight_format, target, inputs, gelu=True), expected)
+
+
+def _gelu(weights: Pointer, rows: int, x: Pointer, stride: int) -> None:
+    gelu_block(weights, rows, Matrix(x, stride))
+
+
+@cache
+def gelu(target: Target) -> Callable[..., None]:
+    """Gelu of rows as wide as a panel, in place."""
+    return compiled(_gelu, panel_pointer(INT8, target), INTEGER, FLOATS, INTEGER, target=target)
 
 
 def int8_dot_products() -> dict[str, DotProduct]:

@@ -32,6 +32,7 @@ from tests.emulation import amx
 from tests.emulation.amx_arithmetic import bfloat16_products, widened
 
 ROWS = (1, TILE, TILE + 1, UNIT_ROWS, 70)
+LENGTHS = ((3, 18, 60), (400,))  # of the texts of two batches
 DEPTHS = (64, 192, 96)  # of int8 and of bfloat16: whole tiles, and for int8 one that is none
 
 
@@ -85,19 +86,27 @@ def check_encoder(target: Target, without: Target, folder: Path) -> None:
 
 
 def states_of(folder: Path, dtype: str, target: Target) -> FloatArray:
-    """The last hidden states of texts of several lengths."""
+    """The last hidden states of texts of several lengths; the longest has rows of words that no near cache holds."""
     config = read_config(folder)
     weights = read_weights(folder, config)
     encoder = KernelEncoder(
         config, weights, choose_format(dtype, stored_precision(weights)), threads=2, target=target
     )
-    batch = TokenBatch.from_ids([list(range(1, length)) for length in (3, 18, 60)])
-    return encoder(EncoderInput(batch, config)).last_hidden_state
+    batches = [TokenBatch.from_ids([list(range(1, length)) for length in lengths]) for lengths in LENGTHS]
+    return np.concatenate([encoder(EncoderInput(batch, config)).last_hidden_state for batch in batches])
 
 
 def write_checkpoint(folder: Path) -> Path:
     """A small checkpoint, all of whose depths are whole tiles."""
-    write_config(folder, hidden_size=64, num_attention_heads=2, intermediate_size=128, max_position_embeddings=64)
+    write_config(
+        folder,
+        vocab_size=400,
+        hidden_size=64,
+        num_attention_heads=2,
+        intermediate_size=4096,
+        max_position_embeddings=400,
+        num_hidden_layers=2,
+    )
     write_weights(folder)
     return folder
 

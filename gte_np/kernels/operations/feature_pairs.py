@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -42,6 +42,7 @@ from gte_np.kernels.language.emitter import Emitter, Rows
 from gte_np.kernels.language.memory import offset, panel_width, smaller
 from gte_np.kernels.language.types import INT32, INT64, LANES, OCTETS, Pointer, kernel, pointer_to
 from gte_np.kernels.operations.matmul import (
+    Ahead,
     Linear,
     Matrix,
     Operand,
@@ -50,6 +51,7 @@ from gte_np.kernels.operations.matmul import (
     fields,
     matrix_at,
     operand_at,
+    part_ahead,
     row_of,
     tiles_of,
 )
@@ -59,13 +61,6 @@ _FEATURES = 4 * WINDOW
 # Of a panel, at most. If the first tile alone asked for the next panel's weights, memory would have no work for the
 # rest of the time; and to ask for less than a cache line at a time costs as much as for all of it.
 _ASKING_TILES = 4
-
-
-class Ahead(NamedTuple):
-    """Weights that are asked for while others are multiplied: the first, and how many words for each half."""
-
-    weight: Pointer
-    words: int
 
 
 @kernel
@@ -90,11 +85,10 @@ def asked_by(tile: int, asking: int, linear: Linear) -> Ahead:
 
     That costs nearly nothing, and less than a branch in the loop.
     """
-    width = panel_width(linear.weight)
-    words = linear.steps * width
+    words_of_half = HALF * panel_width(linear.weight)
     if tile < asking:
-        return Ahead(offset(linear.weight, words + words * tile // asking), (HALF * width + asking - 1) // asking)
-    return Ahead(linear.weight, HALF * width)
+        return part_ahead(tile, asking, words_of_half, linear)
+    return Ahead(linear.weight, words_of_half)
 
 
 @kernel

@@ -32,11 +32,12 @@ EXP2_HIGHEST = np.float32(127.0)
 _GELU_REGISTERS = 8  # of values at once: with fewer, their steps would wait for each other
 
 
-def _rows_of_gelu(target: Target) -> int:
+def rows_of_gelu_on(target: Target) -> int:
+    """How many rows of a panel gelu takes at once."""
     return _GELU_REGISTERS * target.vector_width // target.panel
 
 
-rows_of_gelu = known(lambda panel: _rows_of_gelu(panel.target))  # how many rows `gelu_rows` takes at once
+rows_of_gelu = known(lambda panel: rows_of_gelu_on(panel.target))
 
 
 @kernel
@@ -99,7 +100,7 @@ def gelu_rows(typing: Any, weights: Any, data: Any, stride: Any, rows: Any) -> A
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         emit, (_, row, step, count) = Emitter(builder), arguments
         places = []
-        for number in range(_rows_of_gelu(target)):
+        for number in range(rows_of_gelu_on(target)):
             places += [emit.at(row, column) for column in range(0, target.panel, LANES)]
             is_last = builder.icmp_signed(">=", INT64(number + 1), count)  # then it is done again, at once
             row = emit.at(row, builder.select(is_last, INT64(0), step))

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from numba.extending import overload
 
 from gte_np.kernels.language.memory import widened_panel, widened_steps
-from gte_np.kernels.language.types import Pointer
+from gte_np.kernels.language.types import Pointer, kernel
 from gte_np.kernels.operations.feature_pairs import ordered_tiles
+from gte_np.kernels.operations.functions import gelu_rows, rows_of_gelu
 from gte_np.kernels.operations.matmul import (
     Linear,
     Matrix,
@@ -17,6 +18,7 @@ from gte_np.kernels.operations.matmul import (
     linear_tiles,
     matrix_at,
     operand_at,
+    row_of,
     tiles_of,
 )
 from gte_np.kernels.operations.matrix_unit import unit_panel
@@ -27,7 +29,7 @@ FEW_ROWS = 12  # of them, dot products with the same sums read weights faster th
 
 
 def linear_panel(rows: int, x: Operand, linear: Linear, out: Matrix, scratch: Pointer) -> None:
-    """(rows, in), the first panel of a linear layer -> (rows, panel width).
+    """(rows, in), the first panel of a linear layer -> (rows, panel width), through gelu if that follows.
 
     `scratch` is as large as `gte_np.kernels.runtime.workspace.scratch_size` says.
     """
@@ -47,6 +49,7 @@ def _linear_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def
 
 def _panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
     linear_tiles(rows, x, linear, out)
+    activate(rows, linear, out)
 
 
 def _by_unit(few: int) -> Callable[..., None]:
@@ -57,6 +60,7 @@ def _by_unit(few: int) -> Callable[..., None]:
             unit_panel(rows, x, linear, out, scratch)
         else:
             linear_tiles(rows, x, linear, out)
+            activate(rows, linear, out)
 
     return panel
 
@@ -68,10 +72,12 @@ def _pairing_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-de
         paired_tiles(rows, x, linear, out, scratch)
     else:
         linear_tiles(rows, x, linear, out)
+    activate(rows, linear, out)
 
 
 def _ordering_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
     ordered_tiles(rows, x, linear, out, scratch)
+    activate(rows, linear, out)
 
 
 def _widening_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-def]
@@ -83,5 +89,20 @@ def _widening_panel(rows, x, linear, out, scratch):  # type: ignore[no-untyped-d
         height = rows // tiles
         linear_tile(height, x, linear, out, scratch)
         weight, steps = widened_panel(scratch, linear.weight), widened_steps(linear.weight, linear.steps)
-        widened = Linear(weight, linear.bias, linear.constants, linear.constant_rows, steps)
+        widened = Linear(weight, linear.bias, linear.constants, linear.constant_rows, steps, linear.gelu)
         linear_tiles(rows - height, operand_at(x, height), widened, matrix_at(out, height, 0))
+    activate(rows, linear, out)
+
+
+@kernel
+def activate(rows: int, linear: Linear, out: Matrix) -> None:
+    """Gelu of (rows, panel width) results, in place, if it follows."""
+    if linear.gelu == 1:
+        gelu_block(linear.weight, rows, out)
+
+
+@kernel
+def gelu_block(weights: Pointer, rows: int, block: Matrix) -> None:
+    """Gelu of (rows, panel width) values, in place: they were written just before."""
+    for row in range(0, rows, rows_of_gelu(weights)):
+        gelu_rows(weights, row_of(block, row), block.stride, rows - row)

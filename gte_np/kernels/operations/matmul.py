@@ -63,6 +63,7 @@ class Linear(NamedTuple):
 
     `steps` is the depth of the product in words. For each panel, `constants` has `constant_rows` rows of a float32
     for each of the panel's output features; the last of them may be words of another kind, see `feature_pairs`.
+    `gelu` is 1 if gelu follows.
     """
 
     weight: Pointer
@@ -70,6 +71,21 @@ class Linear(NamedTuple):
     constants: Pointer
     constant_rows: int
     steps: int
+    gelu: int
+
+
+class Ahead(NamedTuple):
+    """Weights that are asked for while others are multiplied: the first, and how many words in a turn of the loop."""
+
+    weight: Pointer
+    words: int
+
+
+@kernel
+def part_ahead(part: int, parts: int, words_of_turn: int, linear: Linear) -> Ahead:
+    """A part of the panel behind the first one, whose loop multiplies so many words in a turn."""
+    words = linear.steps * panel_width(linear.weight)
+    return Ahead(offset(linear.weight, words + words * part // parts), (words_of_turn + parts - 1) // parts)
 
 
 @kernel
@@ -108,6 +124,7 @@ def panel_of(linear: Linear, panel: int) -> Linear:
         offset(linear.constants, first * linear.constant_rows),
         linear.constant_rows,
         linear.steps,
+        linear.gelu,
     )
 
 

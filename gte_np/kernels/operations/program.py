@@ -13,6 +13,7 @@ from gte_np.kernels.language.memory import (
     floats_at,
     int32s_at,
     int64s_at,
+    known,
     larger,
     offset,
     panel_width,
@@ -24,7 +25,6 @@ from gte_np.kernels.language.types import Pointer, kernel
 from gte_np.kernels.operations.activations import write_operand
 from gte_np.kernels.operations.attention import attend
 from gte_np.kernels.operations.attention_head import Head
-from gte_np.kernels.operations.functions import gelu_rows, rows_of_gelu
 from gte_np.kernels.operations.layer_norm import Norm, add_embeddings, add_row, normalize_row
 from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import (
@@ -46,6 +46,11 @@ Run = Any  # a record of RUN
 ROWS_OF_A_TASK = 4  # of what is done row by row, at most
 # Of a matrix product: enough to read weights once for many tiles, few enough for many threads.
 ROWS_OF_A_PRODUCT = 160
+# A matrix unit reads x faster than the third cache gives it. Processors that have one have a second cache of 2 MB.
+_WORDS_NEAR_A_UNIT = 320_000
+near_words = known(
+    lambda panel: _WORDS_NEAR_A_UNIT if panel.target.multiplies_tiles(panel.format.tile_product) else 2**62
+)
 
 _EMBED, _LINEAR, _ATTENTION, _QUANTIZE, _ADD_NORM, _GATHER, _KEEP = (int(operation) for operation in Operation)
 
@@ -149,35 +154,38 @@ def embed_task(job: Job, task: int) -> None:
 
 
 @kernel
+def is_near(job: Job) -> bool:
+    """Whether what a linear layer multiplies stays in the second cache, or need not."""
+    return rows_of(job) * job.step.depth <= near_words(job.weights)
+
+
+@kernel
 def row_groups(job: Job) -> int:
     """Into how many groups of rows a linear layer is divided."""
-    return larger(1, rows_of(job) // ROWS_OF_A_PRODUCT)
+    if is_near(job):
+        return larger(1, rows_of(job) // ROWS_OF_A_PRODUCT)
+    return (rows_of(job) * job.step.depth - 1) // near_words(job.weights) + 1
 
 
 @kernel
 def linear_task(job: Job, task: int) -> None:
     """LINEAR: (rows, in) `x` -> (rows, out) `out`, with gelu or without; a panel for a group of rows.
 
-    Neighbouring panels are neighbouring tasks: what is prefetched behind the one is the beginning of the next.
+    Neighbouring panels are neighbouring tasks: what is prefetched behind the one is the beginning of the next. Groups
+    of rows follow one another for each panel, so that its weights are read once, or for all panels, if rows are far.
     """
     step = job.step
-    group, panel = task % row_groups(job), task // row_groups(job)
+    if is_near(job):
+        group, panel = task % row_groups(job), task // row_groups(job)
+    else:
+        group, panel = task // step.panels, task % step.panels
     row = rows_of(job) * group // row_groups(job)
     rows = rows_of(job) * (group + 1) // row_groups(job) - row
     weight, constants = offset(job.weights, step.weight), floats_at(step.constants)
-    linear = Linear(weight, floats_at(step.bias), constants, step.constant_rows, step.depth)
+    linear = Linear(weight, floats_at(step.bias), constants, step.constant_rows, step.depth, step.gelu)
     block = matrix_at(written_by(job), row, panel * panel_width(job.weights))
     x = operand_at(Operand(read_by(job), floats_at(step.x_factors)), row)
     linear_panel(rows, x, panel_of(linear, panel), block, job.scratch)
-    if step.gelu == 1:
-        gelu_block(job.weights, rows, block)
-
-
-@kernel
-def gelu_block(weights: Pointer, rows: int, block: Matrix) -> None:
-    """Gelu of (rows, panel width) values, in place: they were written just before."""
-    for row in range(0, rows, rows_of_gelu(weights)):
-        gelu_rows(weights, row_of(block, row), block.stride, rows - row)
 
 
 @kernel

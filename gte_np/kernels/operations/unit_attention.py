@@ -58,13 +58,12 @@ class Scratch(NamedTuple):
     context: Matrix  # (UNIT_ROWS, head width)
     sums: Pointer  # (UNIT_ROWS,)
     zeros: Pointer  # (panel width,), what all sums begin with
-    start: Pointer  # (panel width,), see `multiply_block`
 
 
 @kernel
 def divided(weights: Pointer, head: Head, memory: Pointer) -> Scratch:
     """Scratch memory, divided."""
-    panel, half = panel_width(weights), head.width // 2
+    half = head.width // 2
     columns = (head.keys + BFLOAT16_DEPTH - 1) // BFLOAT16_DEPTH * BFLOAT16_DEPTH  # no panel is wider
     keys = Panels(memory, columns, half)
     values = Panels(offset(memory, columns * half), head.width, columns // 2)
@@ -72,8 +71,7 @@ def divided(weights: Pointer, head: Head, memory: Pointer) -> Scratch:
     queries = Matrix(row_of(scores, UNIT_ROWS), half)
     context = Matrix(row_of(queries, UNIT_ROWS), head.width)
     sums = row_of(context, UNIT_ROWS)
-    zeros = offset(sums, UNIT_ROWS)
-    return Scratch(keys, values, scores, queries, context, sums, zeros, offset(zeros, panel))
+    return Scratch(keys, values, scores, queries, context, sums, offset(sums, UNIT_ROWS))
 
 
 @kernel
@@ -145,8 +143,8 @@ def multiply(weights: Pointer, rows: int, x: Matrix, y: Panels, out: Matrix, scr
     zeros = scratch.zeros
     for column in range(0, y.columns, panel_width(weights)):
         words = panel_like(offset(y.words, column * y.steps), weights)
-        linear = Linear(words, zeros, zeros, 0, y.steps)
-        multiply_block(rows, Operand(x, zeros), linear, matrix_at(out, 0, column), scratch.start, False)
+        linear = Linear(words, zeros, zeros, 0, y.steps, 0)
+        multiply_block(rows, x, linear, zeros, matrix_at(out, 0, column))
 
 
 @kernel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -40,19 +40,19 @@ def attention_scratch(keys: int, head_width: int, weight_format: WeightFormat, t
 
 
 def unit_attention_scratch(keys: int, head_width: int, target: Target) -> int:
-    """The same for a matrix unit: operands in words of two values, queries too, and two rows of a panel."""
+    """The same for a matrix unit: operands in words of two values, queries too, and a row of a panel."""
     columns = padded(keys, BFLOAT16_DEPTH)
     of_queries = columns + LANES + head_width // 2 + head_width + 1
-    return columns * head_width + UNIT_ROWS * of_queries + 2 * target.panel
+    return columns * head_width + UNIT_ROWS * of_queries + target.panel
 
 
 def scratch_size(sizes: Sizes, longest: int, weight_format: WeightFormat, target: Target) -> int:
     """float32 values of scratch memory for each thread.
 
     It is for attention, for a panel of widened weights, for a tile of rows in a panel's order, twice as long, or for
-    the sums of a matrix unit and a row behind them.
+    the sums of two blocks of a matrix unit and a row behind them.
     """
-    depth = max(sizes.hidden, sizes.inner, sizes.attention_width, UNIT_ROWS + 1)
+    depth = max(sizes.hidden, sizes.inner, sizes.attention_width, 2 * UNIT_ROWS + 1)
     attention = attention_scratch(longest, sizes.head_width, weight_format, target)
     return padded(max(attention, depth * target.panel), LANES)
 
@@ -73,8 +73,10 @@ class Workspace:
         # Keys are read up to a multiple of LANES, and so is what a matrix unit multiplies.
         self._rows = padded(tokens, LANES) + LANES
         self._scratch = scratch_size(weights.sizes, longest, weights.format, weights.target)
-        self._memory = np.empty(sum(self._sizes()) + CACHE_LINE // 4, np.float32)
-        self.buffers, scratch = self._divide()
+        places = self._places()
+        self._memory = np.empty(places["end"] + CACHE_LINE // 4, np.float32)
+        address = padded(self._memory.ctypes.data, CACHE_LINE)
+        self.buffers, scratch = self._buffers(places, address), address + places["scratch"] * 4
         hidden = self._memory[(self.buffers.hidden.address - self._memory.ctypes.data) // 4 :]
         stride = self.buffers.hidden.stride
         self.hidden = hidden[: tokens * stride].reshape(tokens, stride)[:, : weights.sizes.hidden]  # (N, D)
@@ -135,24 +137,27 @@ class Workspace:
         wide = {"hidden_words": widths["hidden"], "inner_words": inner}
         return {name: stride_of(self.weights.format.steps(width)) for name, width in wide.items()}
 
-    def _sizes(self) -> Iterator[int]:
-        """The values of each buffer, in the order in which `_divide` lays them."""
-        yield from (self._rows * stride_of(width) for width in self._widths().values())
-        yield from (self._rows * (stride + FACTORS) for stride in self._word_strides().values())
-        yield self._scratch * self.threads
+    def _places(self) -> dict[str, int]:
+        """Where each buffer begins, the scratch memory and the end, in float32 values."""
+        place, places = 0, dict[str, int]()
+        for name, width in self._widths().items():
+            # The feed-forward network needs no queries, keys, values and contexts any more: `inner` has their memory.
+            places[name] = places["qkv"] if name == "inner" else place
+            place = max(place, places[name] + self._rows * stride_of(width))
+        for name, stride in self._word_strides().items():
+            places[name] = place
+            place += self._rows * (stride + FACTORS)
+        return places | {"scratch": place, "end": place + self._scratch * self.threads}
 
-    def _divide(self) -> tuple[Buffers, int]:
-        """The buffers, and the address of the scratch memory."""
-        address = padded(self._memory.ctypes.data, CACHE_LINE)
+    def _buffers(self, places: Mapping[str, int], address: int) -> Buffers:
+        """The buffers, in memory that begins at an address."""
         buffers: dict[str, Any] = {"hidden_words": None, "inner_words": None}
         for name, width in self._widths().items():
-            buffers[name] = Rows(address, stride_of(width))
-            address += self._rows * stride_of(width) * 4
+            buffers[name] = Rows(address + places[name] * 4, stride_of(width))
         for name, stride in self._word_strides().items():
-            factors = address + self._rows * stride * 4
-            buffers[name] = Words(address, stride, factors)
-            address = factors + self._rows * FACTORS * 4
-        return Buffers(**buffers), address
+            start = address + places[name] * 4
+            buffers[name] = Words(start, stride, start + self._rows * stride * 4)
+        return Buffers(**buffers)
 
 
 @cache
