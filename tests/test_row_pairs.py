@@ -19,7 +19,7 @@ from gte_np.kernels.targets import Target
 from gte_np.kernels.targets.dot_products import DotProduct, PlainInt8, Value, WidenedBfloat16
 from tests.compiled import RUNNABLE, WIDTHS, same_bits
 from tests.emulation.amx_arithmetic import widened
-from tests.emulation.matrix_units import states_of
+from tests.emulation.matrix_units import SHORT, states_of
 from tests.samples import write_odd_sizes
 from tests.test_low_precision import bfloat16_inputs, exact_int8, int8_inputs, product, unused_scratch
 
@@ -97,8 +97,8 @@ def test_weights_are_arranged_for_several_tiles_of_even_depth(
 def test_an_encoder_with_pairs(weight_format: WeightFormat, tmp_path: Path) -> None:
     plain = plain_of(next(iter(WIDTHS.values())))
     folder = write_odd_sizes("float16", tmp_path)
-    paired = states_of(folder, weight_format.dtype, paired_of(plain))
-    assert same_bits(paired, states_of(folder, weight_format.dtype, plain))
+    paired = states_of(folder, weight_format.dtype, paired_of(plain), SHORT)
+    assert same_bits(paired, states_of(folder, weight_format.dtype, plain, SHORT))
 
 
 # --- sums that are rounded to odd ---------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from tests.emulation import amx
 from tests.emulation.amx_arithmetic import bfloat16_products, widened
 
 ROWS = (1, TILE, TILE + 1, UNIT_ROWS, 70)
-LENGTHS = ((3, 18, 60), (400,))  # of the texts of two batches
+SHORT, LONG = (3, 18, 60), (400,)  # texts; rows of the long one, and their words, are more than a near cache holds
 DEPTHS = (64, 192, 96)  # of int8 and of bfloat16: whole tiles, and for int8 one that is none
 
 
@@ -80,20 +80,20 @@ def tile_sums(x: Any, weights: Any, bias: FloatArray) -> FloatArray:
 def check_encoder(target: Target, without: Target, folder: Path) -> None:
     """Fail if hidden states in int8 have other bits without a unit, or those in bfloat16 are not near."""
     for dtype, tolerance in (("int8", 0.0), ("bfloat16", 0.05)):
-        states, others = states_of(folder, dtype, target), states_of(folder, dtype, without)
+        states, others = (states_of(folder, dtype, each, SHORT, LONG) for each in (target, without))
         assert np.abs(states - others).max() <= tolerance
         assert np.array_equal(states, others) == (dtype == "int8")
 
 
-def states_of(folder: Path, dtype: str, target: Target) -> FloatArray:
-    """The last hidden states of texts of several lengths; the longest has rows of words that no near cache holds."""
+def states_of(folder: Path, dtype: str, target: Target, *batches: tuple[int, ...]) -> FloatArray:
+    """The last hidden states of batches of texts of so many tokens."""
     config = read_config(folder)
     weights = read_weights(folder, config)
     encoder = KernelEncoder(
         config, weights, choose_format(dtype, stored_precision(weights)), threads=2, target=target
     )
-    batches = [TokenBatch.from_ids([list(range(1, length)) for length in lengths]) for lengths in LENGTHS]
-    return np.concatenate([encoder(EncoderInput(batch, config)).last_hidden_state for batch in batches])
+    packed = [TokenBatch.from_ids([range(1, length) for length in lengths]) for lengths in batches]
+    return np.concatenate([encoder(EncoderInput(batch, config)).last_hidden_state for batch in packed])
 
 
 def write_checkpoint(folder: Path) -> Path:
@@ -105,7 +105,7 @@ def write_checkpoint(folder: Path) -> Path:
         num_attention_heads=2,
         intermediate_size=4096,
         max_position_embeddings=400,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
     )
     write_weights(folder)
     return folder
