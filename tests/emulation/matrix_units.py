@@ -32,7 +32,7 @@ from tests.emulation import amx
 from tests.emulation.amx_arithmetic import bfloat16_products, widened
 
 ROWS = (1, TILE, TILE + 1, UNIT_ROWS, 70)
-SHORT, LONG = (3, 18, 60), (400,)  # texts; rows of the long one, and their words, are more than a near cache holds
+SHORT, LONG = (3, 18, 60), (400,)  # tokens of texts; the words of the long one's rows do not fit into a near cache
 DEPTHS = (64, 192, 96)  # of int8 and of bfloat16: whole tiles, and for int8 one that is none
 
 
@@ -92,7 +92,7 @@ def states_of(folder: Path, dtype: str, target: Target, *batches: tuple[int, ...
     encoder = KernelEncoder(
         config, weights, choose_format(dtype, stored_precision(weights)), threads=2, target=target
     )
-    packed = [TokenBatch.from_ids([range(1, length) for length in lengths]) for lengths in batches]
+    packed = [TokenBatch.from_ids([range(length) for length in lengths]) for lengths in batches]
     return np.concatenate([encoder(EncoderInput(batch, config)).last_hidden_state for batch in packed])
 
 

@@ -87,7 +87,7 @@ def asked_by(block: int, blocks: int, linear: Linear) -> Ahead:
 
 @kernel
 def multiply_beside(here: Block, before: Block, linear: Linear, start: Pointer, ahead: Ahead) -> None:
-    """The sums of a block, and meanwhile the results of the block before, from its sums: evenly over all steps."""
+    """The sums of a block. Meanwhile the block before is finished, a few rows after each step."""
     start_sums(linear.weight, here.rows, start)
     finished = 0
     for step in range(0, linear.steps, TILE):
@@ -114,7 +114,7 @@ def multiply_block(rows: int, x: Matrix, linear: Linear, start: Pointer, sums: M
 
 @kernel
 def multiply_tiles(x: Pointer, weights: Pointer, sums: Pointer) -> None:
-    """(UNIT_ROWS, TILE), (TILE, panel width) words -> (UNIT_ROWS, panel width), and a row that is zeros before."""
+    """(UNIT_ROWS, TILE), (TILE, panel width) words -> (UNIT_ROWS, panel width); behind these lies a row of zeros."""
     configure_unit(weights)
     width = panel_width(weights)
     linear = Linear(weights, sums, sums, 0, TILE, 0)
@@ -246,7 +246,7 @@ def write_start(typing: Any, linear: Any, start: Any) -> Any:
 
 @kernel
 def finish_rows(linear: Linear, block: Block, row: int) -> None:
-    """The results of the first rows of a block from `row` on, from its sums: of `rows_of_gelu`, if there are."""
+    """Finish up to `rows_of_gelu` rows of a block, from number `row` on: its sums become results."""
     _finish_rows(linear, block, row)
 
 

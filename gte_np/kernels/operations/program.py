@@ -155,24 +155,24 @@ def embed_task(job: Job, task: int) -> None:
 
 @kernel
 def is_near(job: Job) -> bool:
-    """Whether what a linear layer multiplies stays in the second cache, or need not."""
+    """Whether the rows that a linear layer reads fit into the second cache; always so without a matrix unit."""
     return rows_of(job) * job.step.depth <= near_words(job.weights)
 
 
 @kernel
 def row_groups(job: Job) -> int:
     """Into how many groups of rows a linear layer is divided."""
-    if is_near(job):
-        return larger(1, rows_of(job) // ROWS_OF_A_PRODUCT)
-    return (rows_of(job) * job.step.depth - 1) // near_words(job.weights) + 1
+    groups = larger(1, rows_of(job) // ROWS_OF_A_PRODUCT)
+    return larger(groups, (rows_of(job) * job.step.depth - 1) // near_words(job.weights) + 1)
 
 
 @kernel
 def linear_task(job: Job, task: int) -> None:
     """LINEAR: (rows, in) `x` -> (rows, out) `out`, with gelu or without; a panel for a group of rows.
 
-    Neighbouring panels are neighbouring tasks: what is prefetched behind the one is the beginning of the next. Groups
-    of rows follow one another for each panel, so that its weights are read once, or for all panels, if rows are far.
+    Neighbouring panels are neighbouring tasks: what is prefetched behind the one is the beginning of the next. If
+    rows are near, all groups of a panel come before the next panel, whose weights are so read once. If they are
+    far, all panels of a group come before the next group.
     """
     step = job.step
     if is_near(job):

@@ -61,7 +61,7 @@ class Scratch(NamedTuple):
 
 
 @kernel
-def divided(weights: Pointer, head: Head, memory: Pointer) -> Scratch:
+def divided(head: Head, memory: Pointer) -> Scratch:
     """Scratch memory, divided."""
     half = head.width // 2
     columns = (head.keys + BFLOAT16_DEPTH - 1) // BFLOAT16_DEPTH * BFLOAT16_DEPTH  # no panel is wider
@@ -81,7 +81,7 @@ def attend_by_unit(weights: Pointer, head: Head, memory: Pointer) -> None:
     `weights` is any pointer to packed weights in bfloat16, for its target; `memory` is scratch memory. The head's
     width is a multiple of two tiles.
     """
-    scratch = divided(weights, head, memory)
+    scratch = divided(head, memory)
     for column in range(0, panel_width(weights), LANES):
         store(scratch.zeros, column, splat(_ZERO))
     pack_keys(weights, head, scratch)

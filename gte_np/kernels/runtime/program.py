@@ -38,7 +38,10 @@ class Words(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """The buffers of a workspace. Words are None for formats that read float32 rows as they are."""
+    """The buffers of a workspace. Words are None for formats that read float32 rows as they are.
+
+    `inner` may lie where `qkv` and `context` do: a layer needs them no more when it writes there.
+    """
 
     hidden: Rows  # (N, D)
     wanted_hidden: Rows  # (wanted, D)
