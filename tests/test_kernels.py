@@ -136,17 +136,23 @@ def test_gelu_within_3e_7_of_x(target_of_width: Target) -> None:
     assert np.isnan(lanewise(GELU, target_of_width)([np.nan])).all()
 
 
+def _gelu(weights: Pointer, rows: int, x: Pointer, stride: int) -> None:
+    gelu_block(weights, rows, Matrix(x, stride))
+
+
+@cache
+def gelu_in_place(target: Target) -> Callable[..., None]:
+    """Gelu of rows as wide as a panel."""
+    return compiled(_gelu, panel_pointer(FLOAT32, target), INTEGER, FLOATS, INTEGER, target=target)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3, 14])
 def test_gelu_of_the_rows_of_a_panel(rows: int, target_of_width: Target) -> None:
     """A few rows at a time, the last one again where there are fewer; each value once, and nothing beside them."""
 
-    def of_block(weights: Pointer, rows: int, out: Pointer, stride: int) -> None:
-        gelu_block(weights, rows, Matrix(out, stride))
-
-    types = panel_pointer(FLOAT32, target_of_width), INTEGER, FLOATS, INTEGER
     x = 3 * normal(rows, target_of_width.panel)
     frame = framed(x)
-    compiled(of_block, *types, target=target_of_width)(0, rows, frame, frame.shape[1])
+    gelu_in_place(target_of_width)(0, rows, frame, frame.shape[1])
     assert same_bits(inside(frame, *x.shape), lanewise(GELU, target_of_width)(x.ravel()).reshape(x.shape))
 
 

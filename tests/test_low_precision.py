@@ -15,7 +15,7 @@ from gte_np.formats.bfloat16 import BFLOAT16, round_to_bfloat16
 from gte_np.formats.int8 import FACTORS, INT8, SCALE, quantize_tokens
 from gte_np.kernels.language.types import LANES, Pointer, panel_pointer
 from gte_np.kernels.operations.activations import write_operand
-from gte_np.kernels.operations.linear import gelu_block, linear_panel
+from gte_np.kernels.operations.linear import linear_panel
 from gte_np.kernels.operations.matmul import Linear, Matrix, Operand
 from gte_np.kernels.runtime.compile import entries
 from gte_np.kernels.runtime.feature_order import natural_order, order_panels, order_rows
@@ -33,6 +33,7 @@ from gte_np.kernels.targets.host import host_target
 from gte_np.kernels.targets.matrix_units import TILE, UNIT_ROWS
 from tests.checkpoints import to_stored
 from tests.compiled import FLOATS, INTEGER, assembly, compiled, same_bits
+from tests.test_kernels import gelu_in_place
 
 random = np.random.default_rng(0)
 
@@ -292,18 +293,8 @@ def test_gelu_after_a_product(depth: int, weight_format: WeightFormat, target: T
         inputs = inputs_of(rows, depth, target)
         inputs[-1][0] *= 2.0**-18  # the scales of weights in int8, so that results are small
         expected = product(weight_format, target, inputs)
-        gelu(target)(0, rows, expected, expected.shape[1])
+        gelu_in_place(target)(0, rows, expected, expected.shape[1])
         assert same_bits(product(weight_format, target, inputs, gelu=True), expected)
-
-
-def _gelu(weights: Pointer, rows: int, x: Pointer, stride: int) -> None:
-    gelu_block(weights, rows, Matrix(x, stride))
-
-
-@cache
-def gelu(target: Target) -> Callable[..., None]:
-    """Gelu of rows as wide as a panel, in place."""
-    return compiled(_gelu, panel_pointer(INT8, target), INTEGER, FLOATS, INTEGER, target=target)
 
 
 def int8_dot_products() -> dict[str, DotProduct]:

@@ -151,6 +151,12 @@ configure_unit = _of_unit(lambda unit, emit: unit.configure(emit))
 release_unit = _of_unit(lambda unit, emit: unit.release(emit))
 
 
+def _row_of(emit: Emitter, matrix: ir.Value, row: ir.Value) -> ir.Value:
+    """The pointer to a row of a Matrix."""
+    pointer, stride = fields(emit.builder, matrix, 2)
+    return emit.at(pointer, emit.builder.mul(stride, row))
+
+
 def _tiles(builder: ir.IRBuilder, rows: ir.Value, emit_for: Callable[[int], None]) -> None:
     """Emit something for one tile of rows and for two, and the choice between them."""
     with builder.if_else(builder.icmp_signed("<=", rows, INT64(TILE))) as (then, otherwise):
@@ -187,13 +193,12 @@ def store_sums(typing: Any, weights: Any, rows: Any, sums: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         _, count, matrix = arguments
         emit, vectors = Emitter(builder), target.panel // LANES
-        pointer, stride = fields(builder, matrix, 2)
+        _, stride = fields(builder, matrix, 2)
 
         def store(tiles: int) -> None:
             for register in range(tiles * vectors):
-                row = builder.mul(stride, INT64(register // vectors * TILE))
-                place = emit.at(emit.at(pointer, row), register % vectors * LANES)
-                target.matrix_unit.store(emit, register, place, stride)
+                row = _row_of(emit, matrix, INT64(register // vectors * TILE))
+                target.matrix_unit.store(emit, register, emit.at(row, register % vectors * LANES), stride)
 
         _tiles(builder, count, store)
         return context.get_dummy_value()
@@ -210,12 +215,12 @@ def multiply_step(typing: Any, rows: Any, x: Any, linear: Any, step: Any) -> Any
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         count, matrix, layer, place = arguments
         emit, (panel, _) = Emitter(builder, packed.target), first_panel(builder, packed, layer)
-        pointer, stride = fields(builder, matrix, 2)
+        _, stride = fields(builder, matrix, 2)
         weights, vectors = panel.weight_at(emit, place, 0), len(panel.vectors)
 
         def multiply(tiles: int) -> None:
             for tile in range(tiles):
-                row = emit.at(pointer, builder.mul(stride, INT64(tile * TILE)))
+                row = _row_of(emit, matrix, INT64(tile * TILE))
                 unit.load(emit, _FIRST_X + tile, emit.at(row, place), stride)
             for vector, first in enumerate(panel.vectors):
                 unit.load(emit, _FIRST_WEIGHTS + vector, emit.at(weights, first), INT64(panel.width))
@@ -265,7 +270,8 @@ def _finish_rows(typing: Any, linear: Any, block: Any, row: Any) -> Any:
         # Where there are fewer rows, the last one is done again.
         rows = [builder.select(builder.icmp_signed("<", row, last), row, last) for row in numbers]
         vectors = [vector for row in rows for vector in results.of_row(emit, row)]
-        with builder.if_else(builder.icmp_signed("==", builder.extract_value(layer, 5), INT64(1))) as (gelu, no_gelu):
+        has_gelu = builder.extract_value(layer, Linear._fields.index("gelu"))
+        with builder.if_else(builder.icmp_signed("==", has_gelu, INT64(1))) as (gelu, no_gelu):
             with gelu:
                 results.store(emit, rows, emit_gelu(emit, vectors))
             with no_gelu:
@@ -287,7 +293,7 @@ class _Results:
 
     def of_row(self, emit: Emitter, row: ir.Value) -> list[ir.Value]:
         """The vectors of a row."""
-        columns, source = self.step.columns(emit, self.panel), self._row_of(emit, self.sums, row)
+        columns, source = self.step.columns(emit, self.panel), _row_of(emit, self.sums, row)
         kinds = [value.type for value in self.step.start(emit, columns)]
         places = zip(self.panel.vectors, kinds, strict=True)
         totals = [emit.load_as(emit.at(source, first), kind, 4) for first, kind in places]
@@ -299,12 +305,8 @@ class _Results:
         """Write rows, and ask for the memory of the next block's, which may be in no near cache."""
         count = len(self.panel.vectors)
         for number, row in enumerate(rows):
-            place = self._row_of(emit, self.out, row)
+            place = _row_of(emit, self.out, row)
             self.panel.store_row(emit, vectors[number * count : (number + 1) * count], place)
-            next_place = self._row_of(emit, self.out, emit.builder.add(row, INT64(UNIT_ROWS)))
+            next_place = _row_of(emit, self.out, emit.builder.add(row, INT64(UNIT_ROWS)))
             for first in self.panel.vectors:
                 emit.prefetch(emit.at(next_place, first), 0)
-
-    def _row_of(self, emit: Emitter, matrix: ir.Value, row: ir.Value) -> ir.Value:
-        pointer, stride = fields(emit.builder, matrix, 2)
-        return emit.at(pointer, emit.builder.mul(stride, row))
